@@ -1,0 +1,13 @@
+// The Python boundary of each operation: checks every size, then calls the kernel without the GIL.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace fastgen {
+
+void bind_masked_linear(pybind11::module_& m);
+void bind_masked_mlp(pybind11::module_& m);
+void bind_affine_autoregressive(pybind11::module_& m);
+void bind_gaussian_log_prob(pybind11::module_& m);
+
+}  // namespace fastgen

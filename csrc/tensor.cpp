@@ -1,0 +1,130 @@
+#include "tensor.h"
+
+namespace py = pybind11;
+
+namespace fastgen {
+namespace {
+
+// Interned once: reading a tensor's attributes is on the path of every call.
+struct Names {
+  PyObject* data_ptr = PyUnicode_InternFromString("data_ptr");
+  PyObject* shape = PyUnicode_InternFromString("shape");
+  PyObject* stride = PyUnicode_InternFromString("stride");
+  PyObject* dtype = PyUnicode_InternFromString("dtype");
+  PyObject* is_cpu = PyUnicode_InternFromString("is_cpu");
+  PyObject* float32;
+  PyObject* float64;
+  PyObject* int32;
+  PyObject* int64;
+  Names() {
+    py::module_ torch = py::module_::import("torch");
+    float32 = torch.attr("float32").inc_ref().ptr();
+    float64 = torch.attr("float64").inc_ref().ptr();
+    int32 = torch.attr("int32").inc_ref().ptr();
+    int64 = torch.attr("int64").inc_ref().ptr();
+  }
+  DType dtype_of(PyObject* dtype) const {
+    if (dtype == float32) return DType::float32;
+    if (dtype == float64) return DType::float64;
+    if (dtype == int32) return DType::int32;
+    if (dtype == int64) return DType::int64;
+    return DType::other;
+  }
+};
+
+const Names& names() {
+  static const Names* n = new Names;  // never freed: the interpreter may be gone before statics are
+  return *n;
+}
+
+py::object checked(PyObject* o, const char* what) {
+  if (o) return py::reinterpret_steal<py::object>(o);
+  PyErr_Clear();
+  throw py::type_error(std::string("expected a strided torch.Tensor with storage, found an object without ") + what);
+}
+
+void read_sizes(const py::object& tuple, std::array<int64_t, kMaxDims>& out, int& dims) {
+  if (!PyTuple_Check(tuple.ptr())) throw py::type_error("expected a torch.Tensor whose shape and strides are tuples");
+  dims = static_cast<int>(PyTuple_GET_SIZE(tuple.ptr()));
+  if (dims > kMaxDims) throw py::type_error("expected a torch.Tensor of at most 4 dimensions");
+  for (int i = 0; i < dims; ++i) {
+    out[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(tuple.ptr(), i));
+    if (out[i] == -1 && PyErr_Occurred()) throw py::error_already_set();
+  }
+}
+
+std::string describe(const int64_t* sizes, size_t n) {
+  std::string s = "(";
+  for (size_t i = 0; i < n; ++i) s += (i ? ", " : "") + std::to_string(sizes[i]);
+  return s + (n == 1 ? ",)" : ")");
+}
+
+const char* name_of(DType d) {
+  switch (d) {
+    case DType::float32: return "float32";
+    case DType::float64: return "float64";
+    case DType::int32: return "int32";
+    case DType::int64: return "int64";
+    default: return "another dtype";
+  }
+}
+
+}  // namespace
+
+int64_t Tensor::numel() const {
+  int64_t n = 1;
+  for (int i = 0; i < dims; ++i) n *= shape[i];
+  return n;
+}
+
+bool Tensor::contiguous() const {
+  int64_t expected = 1;
+  for (int i = dims - 1; i >= 0; --i) {
+    if (shape[i] != 1 && stride[i] != expected) return false;
+    expected *= shape[i];
+  }
+  return true;
+}
+
+Tensor read_tensor(py::handle source) {
+  const Names& n = names();
+  PyObject* o = source.ptr();
+  Tensor t;
+  int stride_dims = 0;
+  read_sizes(checked(PyObject_GetAttr(o, n.shape), "shape"), t.shape, t.dims);
+  read_sizes(checked(PyObject_CallMethodNoArgs(o, n.stride), "stride()"), t.stride, stride_dims);
+  t.dtype = n.dtype_of(checked(PyObject_GetAttr(o, n.dtype), "dtype").ptr());
+  t.on_cpu = checked(PyObject_GetAttr(o, n.is_cpu), "is_cpu").ptr() == Py_True;
+  t.data = PyLong_AsVoidPtr(checked(PyObject_CallMethodNoArgs(o, n.data_ptr), "data_ptr()").ptr());
+  if (PyErr_Occurred()) throw py::error_already_set();
+  if (stride_dims != t.dims) throw py::type_error("expected a torch.Tensor with one stride per dimension");
+  if (!t.data && t.numel() > 0) throw py::type_error("expected a torch.Tensor with storage, found a null data pointer");
+  return t;
+}
+
+void fail(const std::string& message) { throw py::value_error(message); }
+
+void expect_cpu(const Tensor& t, const char* name, DType dtype) {
+  if (!t.on_cpu) throw py::value_error(std::string(name) + ": expected a CPU tensor");
+  if (t.dtype != dtype)
+    throw py::type_error(std::string(name) + ": expected " + name_of(dtype) + ", found " + name_of(t.dtype));
+}
+
+void expect_shape(const Tensor& t, const char* name, std::initializer_list<int64_t> shape) {
+  bool same = t.dims == static_cast<int>(shape.size());
+  for (int i = 0; same && i < t.dims; ++i) same = t.shape[i] == shape.begin()[i];
+  if (!same)
+    fail(std::string(name) + ": expected shape " + describe(shape.begin(), shape.size()) + ", found " +
+         describe(t.shape.data(), t.dims));
+}
+
+void expect_contiguous(const Tensor& t, const char* name) {
+  if (!t.contiguous()) fail(std::string(name) + ": expected a contiguous tensor");
+}
+
+void expect_unit_stride(const Tensor& t, const char* name) {
+  if (t.dims > 0 && t.size(-1) > 1 && t.step(-1) != 1)
+    fail(std::string(name) + ": expected stride 1 along the last dimension, found " + std::to_string(t.step(-1)));
+}
+
+}  // namespace fastgen

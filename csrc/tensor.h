@@ -1,0 +1,75 @@
+// What crosses from Python into C++: a torch tensor read through its public attributes, so that no libtorch is linked
+// and no size is taken on trust.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <array>
+#include <cstdint>
+#include <initializer_list>
+#include <string>
+#include <type_traits>
+
+namespace fastgen {
+
+enum class DType { float32, float64, int32, int64, other };
+
+constexpr int kMaxDims = 4;
+
+struct Tensor {
+  void* data = nullptr;
+  DType dtype = DType::other;
+  int dims = 0;
+  std::array<int64_t, kMaxDims> shape{};
+  std::array<int64_t, kMaxDims> stride{};
+  bool on_cpu = false;
+
+  int64_t size(int d) const { return shape[d < 0 ? d + dims : d]; }
+  int64_t step(int d) const { return stride[d < 0 ? d + dims : d]; }
+  int64_t numel() const;
+  bool contiguous() const;
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(data);
+  }
+};
+
+// Reads a tensor's metadata; throws TypeError for what is no tensor, is not strided, or has more than four dimensions.
+Tensor read_tensor(pybind11::handle source);
+
+// The checks raise ValueError or TypeError in one line: the argument, what was found, what was expected.
+void expect_cpu(const Tensor& t, const char* name, DType dtype);
+void expect_shape(const Tensor& t, const char* name, std::initializer_list<int64_t> shape);
+void expect_contiguous(const Tensor& t, const char* name);
+void expect_unit_stride(const Tensor& t, const char* name);
+[[noreturn]] void fail(const std::string& message);
+
+// Calls f(T{}) with T = float or double, whichever `t` holds.
+template <class F>
+auto dispatch_float(const Tensor& t, const char* name, F&& f) {
+  if (t.dtype == DType::float32) return f(float{});
+  if (t.dtype == DType::float64) return f(double{});
+  throw pybind11::type_error(std::string(name) + ": expected a float32 or float64 tensor");
+}
+
+template <class T>
+constexpr DType dtype_of() {
+  if constexpr (std::is_same_v<T, float>) return DType::float32;
+  if constexpr (std::is_same_v<T, double>) return DType::float64;
+  if constexpr (std::is_same_v<T, int32_t>) return DType::int32;
+  return DType::int64;
+}
+
+}  // namespace fastgen
+
+namespace pybind11::detail {
+template <>
+struct type_caster<fastgen::Tensor> {
+  PYBIND11_TYPE_CASTER(fastgen::Tensor, const_name("torch.Tensor"));
+  bool load(handle source, bool) {
+    if (source.is_none()) return false;
+    value = fastgen::read_tensor(source);
+    return true;
+  }
+};
+}  // namespace pybind11::detail

@@ -1,0 +1,18 @@
+"""How each operation is called: validation, registered kernels and one autograd Function per operation."""
+
+from ..reference import MaskedLayer, MaskedNetwork, ScaleMap
+from .masked_linear import masked_linear
+from .masked_mlp import masked_mlp
+from .plan import LinearPlan, NetworkPlan, make_network_plan, make_plan
+
+__all__ = [
+    "LinearPlan",
+    "MaskedLayer",
+    "MaskedNetwork",
+    "NetworkPlan",
+    "ScaleMap",
+    "make_network_plan",
+    "make_plan",
+    "masked_linear",
+    "masked_mlp",
+]

@@ -1,0 +1,45 @@
+"""Checks of arguments that every operation shares: metadata only, so they cost no synchronisation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def floating(t: Tensor, name: str) -> None:
+    """Raises TypeError unless `t` is a floating tensor."""
+    if not isinstance(t, Tensor):
+        raise TypeError(f"{name}: expected a tensor, found {type(t).__name__}")
+    if not t.is_floating_point():
+        raise TypeError(f"{name}: expected a floating dtype, found {t.dtype}")
+
+
+def like(t: Tensor, name: str, other: Tensor, other_name: str) -> None:
+    """Raises TypeError or ValueError unless `t` has the dtype and the device of `other`."""
+    if not isinstance(t, Tensor):
+        raise TypeError(f"{name}: expected a tensor, found {type(t).__name__}")
+    if t.dtype != other.dtype:
+        raise TypeError(f"{name}: expected {other_name}'s dtype {other.dtype}, found {t.dtype}")
+    if t.device != other.device:
+        raise ValueError(f"{name}: expected {other_name}'s device {other.device}, found {t.device}")
+
+
+def shape(t: Tensor, name: str, expected: tuple[int, ...]) -> None:
+    """Raises ValueError unless `t` has this shape."""
+    if tuple(t.shape) != tuple(expected):
+        raise ValueError(f"{name}: expected shape {tuple(expected)}, found {tuple(t.shape)}")
+
+
+def features(t: Tensor, name: str, expected: int | None = None) -> None:
+    """Raises ValueError unless `t` has a last axis, of `expected` features where given, else of at least one."""
+    if t.dim() == 0 or t.shape[-1] == 0 or (expected is not None and t.shape[-1] != expected):
+        wanted = "at least 1" if expected is None else str(expected)
+        raise ValueError(f"{name}: expected shape (..., {wanted}), found {tuple(t.shape)}")
+
+
+def autocast_dtype(t: Tensor) -> torch.dtype | None:
+    """The dtype autocast asks of matrix products on t's device; None outside autocast."""
+    device = t.device.type
+    if torch.is_autocast_enabled(device) and t.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return None

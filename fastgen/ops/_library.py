@@ -1,0 +1,45 @@
+"""The torch library `fastgen`, which every kernel is registered in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.library import Library
+
+_library = Library("fastgen", "DEF")
+
+
+def register(schema: str, run: Callable, fake: Callable) -> None:
+    """Defines `fastgen::<schema>`, implemented by `run` on CPU and CUDA tensors and by `fake` on fake ones."""
+    _library.define(schema)
+    name = schema[: schema.index("(")]
+    _library.impl(name, run, "CPU")
+    _library.impl(name, run, "CUDA")
+    torch.library.register_fake(f"fastgen::{name}", fake, lib=_library)
+
+
+def differentiable(
+    function: Callable, inputs: Sequence[Tensor | None], needed: Sequence[bool], grad_outputs: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """The gradients of `function(*inputs)`, made of PyTorch operations that can be differentiated again.
+
+    For the `backward` of a Function when its gradients are to be differentiated: a kernel would drop the second-order
+    terms without a word.
+    """
+    # Views, so that an argument given twice keeps two gradients.
+    views = [t.view_as(t) if isinstance(t, Tensor) else t for t in inputs]
+    outputs = function(*views)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    pairs = [(o, g) for o, g in zip(outputs, grad_outputs, strict=True) if g is not None]
+    wanted = [v for v, n in zip(views, needed, strict=True) if n]
+    grads = iter(
+        torch.autograd.grad([o for o, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, allow_unused=True)
+    )
+    return [next(grads) if n else None for n in needed]
+
+
+def twice_differentiable() -> bool:
+    """Whether the backward pass that is running may itself be differentiated."""
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()

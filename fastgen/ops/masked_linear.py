@@ -1,0 +1,157 @@
+"""The masked linear layer as an operation: validation, the registered kernels and their autograd Function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .. import backends, reference
+from ..reference import ACTIVATIONS, activation_name
+from . import _check
+from ._library import differentiable, register, twice_differentiable
+from .plan import LinearPlan, make_plan
+
+# Their derivative is a function of their output; the others keep the sum before them.
+FROM_OUTPUT = ("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid")
+
+
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Sequence[Tensor | None], activation: str) -> Tensor:
+    if backends.choose("masked_linear", x).backend == "triton":
+        return backends.kernels("masked_linear").forward(x, weight, bias, LinearPlan(*plan), activation)  # type: ignore[arg-type]
+    y = x.new_empty((x.shape[0], weight.shape[0]))
+    backends.compiled().masked_linear_forward(x, weight, bias, *plan, activation, y)
+    return y
+
+
+def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Sequence[Tensor | None], activation: str) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[0]))
+
+
+def _gradients(x: Tensor, weight: Tensor, needs: Sequence[bool]) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for the gradients of x, weight and bias; of no elements where one is not needed."""
+    shapes = (x.shape, weight.shape, weight.shape[:1])
+    gx, gw, gb = (x.new_empty(shape if n else (0,)) for shape, n in zip(shapes, needs, strict=True))
+    return gx, gw, gb
+
+
+def _backward(
+    grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, plan: Sequence[Tensor | None], activation: str, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    if backends.choose("masked_linear", x).backend == "triton":
+        kernel = backends.kernels("masked_linear")
+        grads = kernel.backward(grad, x, weight, saved, LinearPlan(*plan), activation, needs)  # type: ignore[arg-type]
+        gx, gw, gb = (x.new_empty(0) if g is None else g for g in grads)
+        return gx, gw, gb
+    gx, gw, gb = _gradients(x, weight, needs)
+    outputs = (g if n else None for g, n in zip((gx, gw, gb), needs, strict=True))
+    backends.compiled().masked_linear_backward(grad, x, weight, saved, *plan, activation, *outputs)
+    return gx, gw, gb
+
+
+def _backward_fake(
+    grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, plan: Sequence[Tensor | None], activation: str, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _gradients(x, weight, needs)
+
+
+register(
+    "masked_linear(Tensor x, Tensor weight, Tensor? bias, Tensor?[] plan, str activation) -> Tensor", _forward, _forward_fake
+)
+register(
+    "masked_linear_backward(Tensor grad, Tensor x, Tensor weight, Tensor saved, Tensor?[] plan, str activation, bool[] needs)"
+    " -> (Tensor, Tensor, Tensor)",
+    _backward,
+    _backward_fake,
+)
+
+
+def rows(x: Tensor) -> Tensor:
+    """x as a matrix of rows (..., D) -> (B, D) whose last stride is 1: a view where it can be."""
+    x = x.reshape(-1, x.shape[-1]) if x.dim() != 2 else x
+    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
+
+
+class _MaskedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, plan: LinearPlan, activation: str, definition: Callable) -> Tensor:
+        return torch.ops.fastgen.masked_linear(x, weight, bias, list(plan), activation)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        x, weight, bias, ctx.plan, ctx.activation, ctx.definition = inputs
+        ctx.save_for_backward(x, weight, bias, output)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        x, weight, bias, y = ctx.saved_tensors
+        needs = ctx.needs_input_grad[:3]
+        if twice_differentiable():
+            return (*differentiable(ctx.definition, (x, weight, bias), needs, (grad,)), None, None, None)
+        grads = torch.ops.fastgen.masked_linear_backward(rows(grad), x, weight, y, list(ctx.plan), ctx.activation, needs)
+        return (*(g if n else None for g, n in zip(grads, needs, strict=True)), None, None, None)
+
+
+def masked_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    in_degrees: Tensor,
+    out_degrees: Tensor,
+    *,
+    strict: bool = False,
+    activation: str | None = None,
+    plan: LinearPlan | None = None,
+) -> Tensor:
+    """y_k = act(b_k + sum_j M_kj W_kj x_j), M_kj = [in_degrees_j <= out_degrees_k], or `<` when `strict`.
+
+    Germain et al. 2015, "MADE: Masked Autoencoder for Distribution Estimation", equations 12 and 13. The mask is never
+    formed, nor is W * M: the kernels walk the staircase of sorted degrees.
+
+    Args:
+        x: (..., in), floating; any strides, any number of rows.
+        weight: (out, in), of x's dtype and device. Entries outside the mask are not read as numbers and get zero gradient.
+        bias: (out,) or None.
+        in_degrees, out_degrees: int64, (in,) and (out,), on the CPU.
+        strict: `<` in place of `<=`, as an output layer needs.
+        activation: identity (None), relu, leaky_relu, elu, tanh, sigmoid, softplus, silu or gelu.
+        plan: what `make_plan` made of the degrees for x's device; without it this call makes one.
+
+    Returns:
+        (..., out), of x's dtype (under autocast of its dtype).
+
+    Raises:
+        TypeError, ValueError: a dtype, device, shape or degree vector that does not fit.
+    """
+    name = activation_name(activation)
+    _validate(x, weight, bias, in_degrees, out_degrees)
+    dtype = _check.autocast_dtype(x)
+    if dtype is not None:
+        x, weight, bias = (t if t is None else t.to(dtype) for t in (x, weight, bias))
+    if backends.choose("masked_linear", x, weight, bias).backend == "reference":
+        return reference.masked_linear(x, weight, bias, in_degrees, out_degrees, strict=strict, activation=name)
+    if plan is None:
+        plan = make_plan(in_degrees, out_degrees, strict=strict, device=x.device)
+    fused = name if name in FROM_OUTPUT else "identity"
+
+    def definition(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return reference.masked_linear(x, weight, bias, in_degrees, out_degrees, strict=strict, activation=fused)
+
+    y = _MaskedLinear.apply(rows(x), weight.contiguous(), bias, plan, fused, definition)
+    y = y if x.dim() == 2 else y.view(*x.shape[:-1], weight.shape[0])
+    return y if fused == name else ACTIVATIONS[name](y)
+
+
+def _validate(x: Tensor, weight: Tensor, bias: Tensor | None, in_degrees: Tensor, out_degrees: Tensor) -> None:
+    _check.floating(x, "x")
+    _check.features(x, "x")
+    _check.like(weight, "weight", x, "x")
+    if weight.dim() != 2 or weight.shape[1] != x.shape[-1] or weight.shape[0] == 0:
+        raise ValueError(f"weight: expected shape (out, {x.shape[-1]}) with out >= 1, found {tuple(weight.shape)}")
+    if bias is not None:
+        _check.like(bias, "bias", x, "x")
+        _check.shape(bias, "bias", weight.shape[:1])
+    for degrees, name, length in ((in_degrees, "in_degrees", weight.shape[1]), (out_degrees, "out_degrees", weight.shape[0])):
+        if degrees.shape != (length,):
+            raise ValueError(f"{name}: expected a vector of {length} degrees, found shape {tuple(degrees.shape)}")

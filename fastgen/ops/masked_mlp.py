@@ -1,0 +1,218 @@
+"""A whole masked network as one operation: one call forward, one backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import backends, reference
+from ..reference import MaskedNetwork
+from . import _check
+from ._library import differentiable, register, twice_differentiable
+from .masked_linear import rows
+from .plan import NetworkPlan, make_network_plan
+
+
+class Spec(NamedTuple):
+    """What a kernel is told of a network beside its plan: per layer the activation and the residual source (-1: none)."""
+
+    activations: list[str]
+    residuals: list[int]
+    direct: bool
+
+
+def _spec(network: MaskedNetwork) -> Spec:
+    residuals = [-1 if layer.residual is None else layer.residual for layer in network.layers]
+    return Spec([layer.activation for layer in network.layers], residuals, network.direct)
+
+
+def _saved_size(x: Tensor, params: Sequence[Tensor | None], activations: Sequence[str]) -> int:
+    """One value per row and hidden unit: its output, or its sum where the derivative is taken from that."""
+    return x.shape[0] * sum(w.shape[0] for w in params[: 2 * len(activations) - 2 : 2] if w is not None)
+
+
+def _out_features(params: Sequence[Tensor | None], activations: Sequence[str]) -> int:
+    last = params[2 * len(activations) - 2]
+    assert last is not None
+    return last.shape[0]
+
+
+def _forward(
+    x: Tensor,
+    params: Sequence[Tensor | None],
+    context_terms: Tensor | None,
+    plan: Sequence[Tensor | None],
+    activations: Sequence[str],
+    residuals: Sequence[int],
+    direct: bool,
+    save: bool,
+) -> tuple[Tensor, Tensor]:
+    if backends.choose("masked_mlp", x).backend == "triton":
+        kernel = backends.kernels("masked_mlp")
+        return kernel.forward(x, params, context_terms, plan, activations, residuals, direct, save)
+    y, saved = _forward_fake(x, params, context_terms, plan, activations, residuals, direct, save)
+    backends.compiled().masked_mlp_forward(x, params, context_terms, plan, activations, residuals, direct, y, saved if save else None)
+    return y, saved
+
+
+def _forward_fake(
+    x: Tensor,
+    params: Sequence[Tensor | None],
+    context_terms: Tensor | None,
+    plan: Sequence[Tensor | None],
+    activations: Sequence[str],
+    residuals: Sequence[int],
+    direct: bool,
+    save: bool,
+) -> tuple[Tensor, Tensor]:
+    y = x.new_empty((x.shape[0], _out_features(params, activations)))
+    return y, x.new_empty(_saved_size(x, params, activations) if save else 0)
+
+
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    params: Sequence[Tensor | None],
+    saved: Tensor,
+    plan: Sequence[Tensor | None],
+    activations: Sequence[str],
+    residuals: Sequence[int],
+    direct: bool,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    if backends.choose("masked_mlp", x).backend == "triton":
+        kernel = backends.kernels("masked_mlp")
+        return kernel.backward(grad, x, params, saved, plan, activations, residuals, direct, needs)
+    gx, gc, gparams = _backward_fake(grad, x, params, saved, plan, activations, residuals, direct, needs)
+    wanted = [g if n else None for g, n in zip((gx, gc, *gparams), needs, strict=True)]
+    backends.compiled().masked_mlp_backward(grad, x, params, saved, plan, activations, residuals, direct, wanted[0], wanted[1], wanted[2:])
+    return gx, gc, gparams
+
+
+def _backward_fake(
+    grad: Tensor,
+    x: Tensor,
+    params: Sequence[Tensor | None],
+    saved: Tensor,
+    plan: Sequence[Tensor | None],
+    activations: Sequence[str],
+    residuals: Sequence[int],
+    direct: bool,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Room for the gradients of x, of the context's terms and of every parameter; no elements where one is not needed."""
+    first = params[0]
+    assert first is not None
+    gx = x.new_empty(x.shape if needs[0] else (0,))
+    gc = x.new_empty((x.shape[0], first.shape[0]) if needs[1] else (0,))
+    return gx, gc, [x.new_empty(p.shape if n and p is not None else (0,)) for p, n in zip(params, needs[2:], strict=True)]
+
+
+register(
+    "masked_mlp(Tensor x, Tensor?[] params, Tensor? context_terms, Tensor?[] plan, str[] activations, int[] residuals,"
+    " bool direct, bool save) -> (Tensor, Tensor)",
+    _forward,
+    _forward_fake,
+)
+register(
+    "masked_mlp_backward(Tensor grad, Tensor x, Tensor?[] params, Tensor saved, Tensor?[] plan, str[] activations,"
+    " int[] residuals, bool direct, bool[] needs) -> (Tensor, Tensor, Tensor[])",
+    _backward,
+    _backward_fake,
+)
+
+
+class _MaskedMLP(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        plan: list[Tensor | None], spec: Spec, definition: Callable, x: Tensor, context_terms: Tensor | None, *params: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        return torch.ops.fastgen.masked_mlp(x, params, context_terms, plan, *spec, True)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        ctx.plan, ctx.spec, ctx.definition, x, context_terms, *params = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(x, context_terms, output[1], *params)
+
+    @staticmethod
+    def backward(ctx, grad, _):  # type: ignore[no-untyped-def]
+        x, context_terms, saved, *params = ctx.saved_tensors
+        needs = ctx.needs_input_grad[3:]
+        if twice_differentiable():
+            grads = differentiable(ctx.definition, (x, context_terms, *params), needs, (grad,))
+            return (None, None, None, *grads)
+        gx, gc, gparams = torch.ops.fastgen.masked_mlp_backward(rows(grad), x, params, saved, ctx.plan, *ctx.spec, needs)
+        return (None, None, None, *(g if n else None for g, n in zip((gx, gc, *gparams), needs, strict=True)))
+
+
+def masked_mlp(
+    x: Tensor,
+    network: MaskedNetwork,
+    params: Sequence[Tensor | None],
+    *,
+    context_terms: Tensor | None = None,
+    plan: NetworkPlan | None = None,
+) -> Tensor:
+    """All masked layers, activations, residual and direct connections of a MADE network, in one call.
+
+    Germain et al. 2015, "MADE: Masked Autoencoder for Distribution Estimation". Without gradients nothing is kept.
+
+    Args:
+        x: (..., D), floating; any strides, any number of rows.
+        network: the description of the network.
+        params: its parameters as a flat list of x's dtype and device, see `MaskedNetwork`.
+        context_terms: (..., H), broadcastable to the batch, added to the first layer's sum: a context's part.
+        plan: what `make_network_plan` made of the network for x's device; without it this call makes one.
+
+    Returns:
+        (..., D', P) with P = `network.outputs` and D' P the last layer's width, of x's dtype (under autocast of its dtype).
+
+    Raises:
+        TypeError, ValueError: a dtype, device, shape or number of parameters that does not fit.
+    """
+    _validate(x, network, params, context_terms)
+    dtype = _check.autocast_dtype(x)
+    if dtype is not None:
+        x, context_terms, *params = (t if t is None else t.to(dtype) for t in (x, context_terms, *params))
+    if backends.choose("masked_mlp", x, context_terms, *params).backend == "reference":
+        return reference.masked_mlp(x, network, params, context_terms=context_terms)
+    if plan is None:
+        plan = make_network_plan(network, x.device)
+    flat_plan = [t for layer in plan for t in layer]
+    x2 = rows(x)
+    if context_terms is not None:
+        context_terms = rows(context_terms.expand(*x.shape[:-1], context_terms.shape[-1]))
+    params = [p if p is None else p.contiguous() for p in params]
+    spec = _spec(network)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x2, context_terms, *params)):
+
+        def definition(x: Tensor, context_terms: Tensor | None, *params: Tensor | None) -> Tensor:
+            return reference.masked_mlp(x, network, params, context_terms=context_terms).flatten(-2)
+
+        y, _ = _MaskedMLP.apply(flat_plan, spec, definition, x2, context_terms, *params)
+    else:
+        y, _ = torch.ops.fastgen.masked_mlp(x2, params, context_terms, flat_plan, *spec, False)
+    return y.view(*x.shape[:-1], -1, network.outputs)
+
+
+def _validate(x: Tensor, network: MaskedNetwork, params: Sequence[Tensor | None], context_terms: Tensor | None) -> None:
+    _check.floating(x, "x")
+    _check.features(x, "x", network.features)
+    if len(params) != network.parameter_count:
+        raise ValueError(f"params: expected {network.parameter_count} tensors, found {len(params)}")
+    widths = [(len(layer.out_degrees), len(layer.in_degrees)) for layer in network.layers]
+    if network.direct:
+        widths.append((widths[-1][0], network.features))
+    for i, p in enumerate(params):
+        out, into = widths[i // 2]
+        if p is None and i % 2:
+            continue
+        _check.like(p, f"params[{i}]", x, "x")  # type: ignore[arg-type]
+        _check.shape(p, f"params[{i}]", (out,) if i % 2 else (out, into))  # type: ignore[arg-type]
+    if context_terms is not None:
+        _check.like(context_terms, "context_terms", x, "x")
+        _check.features(context_terms, "context_terms", widths[0][0])

@@ -1,0 +1,21 @@
+"""What each operation is: plain PyTorch, a few lines, the definition every kernel is checked against."""
+
+from .activations import ACTIVATIONS, activation_name
+from .affine_autoregressive import affine_autoregressive
+from .gaussian_log_prob import gaussian_log_prob
+from .masked_linear import degree_mask, masked_linear
+from .masked_mlp import MaskedLayer, MaskedNetwork, masked_mlp
+from .scale_map import ScaleMap
+
+__all__ = [
+    "ACTIVATIONS",
+    "MaskedLayer",
+    "MaskedNetwork",
+    "ScaleMap",
+    "activation_name",
+    "affine_autoregressive",
+    "degree_mask",
+    "gaussian_log_prob",
+    "masked_linear",
+    "masked_mlp",
+]
