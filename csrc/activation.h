@@ -15,15 +15,15 @@ namespace {
 struct Identity {
   static constexpr bool from_output = true;
   template <class T>
-  static FASTGEN_INLINE T value(T x) {
+  static FASTGEN_HD_INLINE T value(T x) {
     return x;
   }
   template <class T>
-  static FASTGEN_INLINE T derivative(T) {
+  static FASTGEN_HD_INLINE T derivative(T) {
     return T(1);
   }
   template <class T>
-  static FASTGEN_INLINE T derivative_from_output(T) {
+  static FASTGEN_HD_INLINE T derivative_from_output(T) {
     return T(1);
   }
 };
@@ -32,15 +32,15 @@ struct Relu {
   static constexpr bool from_output = true;
   // A NaN compares false and passes.
   template <class T>
-  static FASTGEN_INLINE T value(T x) {
+  static FASTGEN_HD_INLINE T value(T x) {
     return x <= T(0) ? T(0) : x;
   }
   template <class T>
-  static FASTGEN_INLINE T derivative(T x) {
+  static FASTGEN_HD_INLINE T derivative(T x) {
     return x <= T(0) ? T(0) : T(1);
   }
   template <class T>
-  static FASTGEN_INLINE T derivative_from_output(T y) {
+  static FASTGEN_HD_INLINE T derivative_from_output(T y) {
     return derivative(y);
   }
 };
@@ -48,15 +48,15 @@ struct Relu {
 struct LeakyRelu {
   static constexpr bool from_output = true;
   template <class T>
-  static FASTGEN_INLINE T value(T x) {
+  static FASTGEN_HD_INLINE T value(T x) {
     return x * derivative(x);
   }
   template <class T>
-  static FASTGEN_INLINE T derivative(T x) {
+  static FASTGEN_HD_INLINE T derivative(T x) {
     return x > T(0) ? T(1) : T(0.01);
   }
   template <class T>
-  static FASTGEN_INLINE T derivative_from_output(T y) {
+  static FASTGEN_HD_INLINE T derivative_from_output(T y) {
     return derivative(y);
   }
 };
@@ -64,17 +64,17 @@ struct LeakyRelu {
 struct Elu {
   static constexpr bool from_output = true;
   template <class T>
-  static FASTGEN_INLINE T value(T x) {
+  static FASTGEN_HD_INLINE T value(T x) {
     const T e = math::expm1(x);
     return x > T(0) ? x : e;
   }
   template <class T>
-  static FASTGEN_INLINE T derivative(T x) {
+  static FASTGEN_HD_INLINE T derivative(T x) {
     const T e = math::exp(x);
     return x > T(0) ? T(1) : e;
   }
   template <class T>
-  static FASTGEN_INLINE T derivative_from_output(T y) {
+  static FASTGEN_HD_INLINE T derivative_from_output(T y) {
     return y > T(0) ? T(1) : y + T(1);
   }
 };
@@ -82,15 +82,15 @@ struct Elu {
 struct Tanh {
   static constexpr bool from_output = true;
   template <class T>
-  static FASTGEN_INLINE T value(T x) {
+  static FASTGEN_HD_INLINE T value(T x) {
     return math::tanh(x);
   }
   template <class T>
-  static FASTGEN_INLINE T derivative(T x) {
+  static FASTGEN_HD_INLINE T derivative(T x) {
     return derivative_from_output(value(x));
   }
   template <class T>
-  static FASTGEN_INLINE T derivative_from_output(T y) {
+  static FASTGEN_HD_INLINE T derivative_from_output(T y) {
     return T(1) - y * y;
   }
 };
@@ -98,15 +98,15 @@ struct Tanh {
 struct Sigmoid {
   static constexpr bool from_output = true;
   template <class T>
-  static FASTGEN_INLINE T value(T x) {
+  static FASTGEN_HD_INLINE T value(T x) {
     return math::sigmoid(x);
   }
   template <class T>
-  static FASTGEN_INLINE T derivative(T x) {
+  static FASTGEN_HD_INLINE T derivative(T x) {
     return derivative_from_output(value(x));
   }
   template <class T>
-  static FASTGEN_INLINE T derivative_from_output(T y) {
+  static FASTGEN_HD_INLINE T derivative_from_output(T y) {
     return y * (T(1) - y);
   }
 };
@@ -114,11 +114,11 @@ struct Sigmoid {
 struct Softplus {
   static constexpr bool from_output = false;
   template <class T>
-  static FASTGEN_INLINE T value(T x) {
+  static FASTGEN_HD_INLINE T value(T x) {
     return math::softplus(x);
   }
   template <class T>
-  static FASTGEN_INLINE T derivative(T x) {
+  static FASTGEN_HD_INLINE T derivative(T x) {
     return math::sigmoid(x);
   }
 };
@@ -126,11 +126,11 @@ struct Softplus {
 struct Silu {
   static constexpr bool from_output = false;
   template <class T>
-  static FASTGEN_INLINE T value(T x) {
+  static FASTGEN_HD_INLINE T value(T x) {
     return x * math::sigmoid(x);
   }
   template <class T>
-  static FASTGEN_INLINE T derivative(T x) {
+  static FASTGEN_HD_INLINE T derivative(T x) {
     const T s = math::sigmoid(x);
     return s * (T(1) + x * (T(1) - s));
   }
@@ -140,22 +140,22 @@ struct Gelu {
   static constexpr bool from_output = false;
   // The standard normal's distribution function.
   template <class T>
-  static FASTGEN_INLINE T cdf(T x) {
+  static FASTGEN_HD_INLINE T cdf(T x) {
     return T(0.5) * (T(1) + math::erf(x * T(0.70710678118654752)));
   }
   template <class T>
-  static FASTGEN_INLINE T value(T x) {
+  static FASTGEN_HD_INLINE T value(T x) {
     return x * cdf(x);
   }
   template <class T>
-  static FASTGEN_INLINE T derivative(T x) {
+  static FASTGEN_HD_INLINE T derivative(T x) {
     return cdf(x) + x * (T(0.39894228040143268) * math::exp(T(-0.5) * x * x));
   }
 };
 
 // Calls f(Relu{}) and the like: a loop inside f is compiled once per activation.
 template <class F>
-FASTGEN_INLINE auto dispatch_activation(Activation activation, F&& f) {
+FASTGEN_HD_INLINE auto dispatch_activation(Activation activation, F&& f) {
   switch (activation) {
     case Activation::relu: return f(Relu{});
     case Activation::leaky_relu: return f(LeakyRelu{});

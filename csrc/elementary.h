@@ -14,13 +14,13 @@
 #else
 #define FASTGEN_HD
 #endif
-#define FASTGEN_INLINE FASTGEN_HD inline __attribute__((always_inline))
+#define FASTGEN_HD_INLINE FASTGEN_HD inline __attribute__((always_inline))
 
 namespace fastgen::math {
 namespace {
 
 template <class To, class From>
-FASTGEN_INLINE To bit_cast(From x) {
+FASTGEN_HD_INLINE To bit_cast(From x) {
   static_assert(sizeof(To) == sizeof(From));
   return __builtin_bit_cast(To, x);
 }
@@ -53,29 +53,29 @@ constexpr T infinity = T(__builtin_huge_valf());
 
 // c0 x^n + c1 x^(n-1) + ... + cn
 template <class T>
-FASTGEN_INLINE T polynomial(T, T c) {
+FASTGEN_HD_INLINE T polynomial(T, T c) {
   return c;
 }
 template <class T, class... Rest>
-FASTGEN_INLINE T polynomial(T x, T c0, T c1, Rest... rest) {
+FASTGEN_HD_INLINE T polynomial(T x, T c0, T c1, Rest... rest) {
   return polynomial(x, c0 * x + c1, rest...);
 }
 
-FASTGEN_INLINE float abs(float x) { return __builtin_fabsf(x); }
-FASTGEN_INLINE double abs(double x) { return __builtin_fabs(x); }
-FASTGEN_INLINE float copysign(float x, float sign) { return __builtin_copysignf(x, sign); }
-FASTGEN_INLINE double copysign(double x, double sign) { return __builtin_copysign(x, sign); }
+FASTGEN_HD_INLINE float abs(float x) { return __builtin_fabsf(x); }
+FASTGEN_HD_INLINE double abs(double x) { return __builtin_fabs(x); }
+FASTGEN_HD_INLINE float copysign(float x, float sign) { return __builtin_copysignf(x, sign); }
+FASTGEN_HD_INLINE double copysign(double x, double sign) { return __builtin_copysign(x, sign); }
 
 // A NaN in x comes out as it is.
 template <class T>
-FASTGEN_INLINE T clamp(T x, T lo, T hi) {
+FASTGEN_HD_INLINE T clamp(T x, T lo, T hi) {
   x = x < lo ? lo : x;
   return x > hi ? hi : x;
 }
 
 // 2^n for an integer n in the range of normal exponents.
 template <class T>
-FASTGEN_INLINE T power_of_two(T n) {
+FASTGEN_HD_INLINE T power_of_two(T n) {
   using L = Limits<T>;
   using Bits = typename L::Bits;
   return bit_cast<T>(Bits((bit_cast<Bits>(n + L::round) << L::mantissa) + (L::bias << L::mantissa)));
@@ -87,24 +87,24 @@ struct Reduced {
   T n, r;
 };
 template <class T>
-FASTGEN_INLINE Reduced<T> reduce(T x) {
+FASTGEN_HD_INLINE Reduced<T> reduce(T x) {
   using L = Limits<T>;
   const T n = (x * L::log2e + L::round) - L::round;
   return {n, (x - n * L::ln2_hi) - n * L::ln2_lo};
 }
 
 // (e^r - 1 - r) / r^2 for |r| <= ln 2 / 2
-FASTGEN_INLINE float exp_tail(float r) {
+FASTGEN_HD_INLINE float exp_tail(float r) {
   return polynomial(r, 1.99145928e-4f, 1.3941311e-3f, 8.3332723e-3f, 4.16663513e-2f, 0.166666672f, 0.5f);
 }
-FASTGEN_INLINE double exp_tail(double r) {
+FASTGEN_HD_INLINE double exp_tail(double r) {
   return polynomial(r, 1.6093581236256492e-10, 2.0921831243632672e-09, 2.5052046856681476e-08, 2.7557251158161404e-07,
                     2.7557319278559717e-06, 2.4801587350902498e-05, 0.00019841269841244962, 0.001388888888887153,
                     0.008333333333333338, 0.04166666666666669, 0.16666666666666666, 0.5);
 }
 
 template <class T>
-FASTGEN_INLINE T exp(T x) {
+FASTGEN_HD_INLINE T exp(T x) {
 #ifdef __CUDA_ARCH__
   return ::exp(x);
 #else
@@ -118,7 +118,7 @@ FASTGEN_INLINE T exp(T x) {
 }
 
 template <class T>
-FASTGEN_INLINE T expm1(T x) {
+FASTGEN_HD_INLINE T expm1(T x) {
 #ifdef __CUDA_ARCH__
   return ::expm1(x);
 #else
@@ -130,7 +130,7 @@ FASTGEN_INLINE T expm1(T x) {
 #endif
 }
 
-FASTGEN_INLINE float log(float x) {
+FASTGEN_HD_INLINE float log(float x) {
 #ifdef __CUDA_ARCH__
   return ::logf(x);
 #else
@@ -150,9 +150,9 @@ FASTGEN_INLINE float log(float x) {
   return y;
 #endif
 }
-FASTGEN_INLINE double log(double x) { return ::log(x); }
+FASTGEN_HD_INLINE double log(double x) { return ::log(x); }
 
-FASTGEN_INLINE float log1p(float x) {
+FASTGEN_HD_INLINE float log1p(float x) {
 #ifdef __CUDA_ARCH__
   return ::log1pf(x);
 #else
@@ -164,9 +164,9 @@ FASTGEN_INLINE float log1p(float x) {
   return abs(y) < infinity<float> ? corrected : y;
 #endif
 }
-FASTGEN_INLINE double log1p(double x) { return ::log1p(x); }
+FASTGEN_HD_INLINE double log1p(double x) { return ::log1p(x); }
 
-FASTGEN_INLINE float tanh(float x) {
+FASTGEN_HD_INLINE float tanh(float x) {
 #ifdef __CUDA_ARCH__
   return ::tanhf(x);
 #else
@@ -177,9 +177,9 @@ FASTGEN_INLINE float tanh(float x) {
   return copysign(large ? 1.0f - q : q, x);
 #endif
 }
-FASTGEN_INLINE double tanh(double x) { return ::tanh(x); }
+FASTGEN_HD_INLINE double tanh(double x) { return ::tanh(x); }
 
-FASTGEN_INLINE float erf(float x) {
+FASTGEN_HD_INLINE float erf(float x) {
 #ifdef __CUDA_ARCH__
   return ::erff(x);
 #else
@@ -194,22 +194,22 @@ FASTGEN_INLINE float erf(float x) {
   return a < 1.0f ? small : large;
 #endif
 }
-FASTGEN_INLINE double erf(double x) { return ::erf(x); }
+FASTGEN_HD_INLINE double erf(double x) { return ::erf(x); }
 
 template <class T>
-FASTGEN_INLINE T sigmoid(T x) {
+FASTGEN_HD_INLINE T sigmoid(T x) {
   const T t = exp(-abs(x));
   return (x < T(0) ? t : T(1)) / (T(1) + t);
 }
 
 // log(1 + e^x) = max(x, 0) + log1p(e^-|x|), whose derivative is the sigmoid.
 template <class T>
-FASTGEN_INLINE T softplus(T x) {
+FASTGEN_HD_INLINE T softplus(T x) {
   return (x > T(0) ? x : T(0)) + log1p(exp(-abs(x)));
 }
 
 template <class T>
-FASTGEN_INLINE T log_sigmoid(T x) {
+FASTGEN_HD_INLINE T log_sigmoid(T x) {
   return (x < T(0) ? x : T(0)) - log1p(exp(-abs(x)));
 }
 
