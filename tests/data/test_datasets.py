@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from fastgen import data
+from fastgen.data import Dataset, patches
+from fastgen.data.dataset import cuts, dequantise
+from fastgen.data.patches import BANDS, EDGE, band_patches, prepare, split_bands
+
+SHAPES = {
+    "digits": ((1258, 64), (180, 64), (359, 64)),
+    "patches": ((73500, 63), (10500, 63), (21000, 63)),
+    **{toy: ((14000, 2), (2000, 2), (4000, 2)) for toy in ("moons", "rings", "spirals", "pinwheel")},
+}
+
+
+@pytest.mark.parametrize("name", data.DATASETS)
+def test_shapes_and_determinism(name):
+    one, again, other = data.load(name, seed=3), data.load(name, seed=3), data.load(name, seed=4)
+    assert tuple(part.shape for part in (one.train, one.valid, one.test)) == SHAPES[name]
+    assert one.features == SHAPES[name][0][1] and one.name == name and one.seed == 3
+    for part in ("train", "valid", "test"):
+        assert getattr(one, part).dtype == np.float32
+        assert np.array_equal(getattr(one, part), getattr(again, part))
+        assert not np.array_equal(getattr(one, part), getattr(other, part))
+
+
+def test_an_unknown_name():
+    with pytest.raises(ValueError, match="data: expected one of digits, patches.*found 'mnist'"):
+        data.load("mnist")
+
+
+def test_digits_are_split_without_overlap_and_keep_their_pixels():
+    from sklearn.datasets import load_digits
+
+    digits = data.digits(seed=1)
+    pixels = np.concatenate([np.floor(part) for part in (digits.train, digits.valid, digits.test)])
+    assert sorted(map(tuple, pixels)) == sorted(map(tuple, load_digits().data))
+    assert digits.train.max() == 16 and np.array_equal(digits.train, np.floor(digits.train))
+
+
+def test_an_epoch_of_digits_has_fresh_noise_and_held_out_noise_is_fixed():
+    digits = data.digits()
+    rng = np.random.default_rng(0)
+    one, two = digits.epoch(rng), digits.epoch(rng)
+    assert not np.array_equal(one, two)
+    assert np.array_equal(np.floor(one), digits.train) and np.array_equal(np.floor(two), digits.train)
+    noise = one - digits.train
+    # Uniform on [0, 1): the standard error of its mean over 80 thousand draws is 0.001.
+    assert abs(noise.mean() - 0.5) < 0.005 and abs(noise.var() - 1 / 12) < 0.002
+    assert not np.array_equal(digits.test, np.floor(digits.test))
+
+
+def test_dequantised_levels_never_round_up_to_the_next():
+    class Highest:
+        def random(self, shape, dtype):
+            return np.full(shape, np.nextafter(dtype(1), dtype(0)))
+
+    noisy = dequantise(np.arange(256.0), Highest())
+    assert noisy.dtype == np.float32 and np.array_equal(np.floor(noisy), np.arange(256))
+
+
+def test_patches_of_different_parts_share_no_pixel_of_a_photograph():
+    # Every pixel holds its own column, so that patches tell where they are from.
+    columns = np.broadcast_to(np.arange(640.0), (64, 640))
+    train, valid, test = split_bands(np.random.default_rng(0))
+    assert sorted(train + valid + test) == list(range(BANDS))
+    seen = [{int(c) for band in bands for c in band_patches(columns, band).ravel()} for bands in (train, valid, test)]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        # Not even neighbours: a gap of a patch's width lies between two bands.
+        assert min(abs(a - b) for a in seen[one] for b in seen[other]) > EDGE
+
+
+def test_patches_are_prepared_as_bsds300_is():
+    pixels = np.random.default_rng(0).uniform(0, 256, (5, 64)).astype(np.float32)
+    rows = prepare(pixels)
+    expected = pixels / 256 - (pixels / 256).mean(axis=1, keepdims=True)
+    assert rows.shape == (5, 63)
+    np.testing.assert_allclose(rows, expected[:, :63], atol=1e-6)
+    # The dropped pixel follows from the others.
+    shipped = Dataset("patches", 0, rows, rows, rows, image_shape=(8, 8))
+    np.testing.assert_allclose(shipped.images(rows).reshape(5, 64), expected, atol=1e-6)
+
+
+def test_patches_have_no_mean_left_and_vary_everywhere():
+    shipped = patches()
+    images = shipped.images(shipped.test)
+    assert images.shape == (21000, 8, 8)
+    assert np.abs(images.mean(axis=(1, 2))).max() < 1e-6
+    assert np.abs(images).max() <= 1 and shipped.train.std(axis=0).min() > 0.01
+
+
+def test_bits_per_dim():
+    # A uniform density over 256 grey levels costs 8 bits, whatever the units of the rows.
+    assert data.digits().bits_per_dim(-math.log(256)) == pytest.approx(8)
+    assert patches().bits_per_dim(0.0) == pytest.approx(8)
+    assert data.moons().bits_per_dim(0.0) is None
+
+
+def test_sets_that_are_no_images_have_none():
+    with pytest.raises(ValueError, match="data: expected a set of images, found moons"):
+        data.moons().images(np.zeros((1, 2), np.float32))
+
+
+@pytest.mark.parametrize("rows", [10, 101])
+def test_cuts_cover_every_row_once(rows):
+    parts = cuts(rows, 0)
+    assert sorted(np.concatenate(parts)) == list(range(rows))
+    assert [len(p) for p in parts[1:]] == [round(rows * 0.1), round(rows * 0.2)]
+
+
+@pytest.mark.parametrize("name", ["moons", "rings", "spirals", "pinwheel"])
+def test_toys_take_a_size(name):
+    toy = data.DATASETS[name](size=10)
+    assert len(toy.train) + len(toy.valid) + len(toy.test) == 10
+    with pytest.raises(ValueError, match="size: expected at least 10 points, found 9"):
+        data.DATASETS[name](size=9)
+
+
+def test_toys_look_as_described():
+    rings = data.rings().train
+    radius = np.linalg.norm(rings, axis=1)
+    assert np.abs(radius - np.rint(radius).clip(1, 4)).max() < 0.6
+    upper, lower = data.moons().train.max(axis=0)[1], data.moons().train.min(axis=0)[1]
+    assert 1.1 < upper < 1.7 and -1.2 < lower < -0.6
+    spirals = data.spirals().train
+    assert np.linalg.norm(spirals, axis=1).max() < 3.7
+    # Both arms: the set is symmetric about the origin. The standard error of the mean is 0.011.
+    assert np.abs(spirals.mean(axis=0)).max() < 0.06
+
+
+ROWS = np.zeros((3, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("valid", "error", "message"),
+    [
+        (np.zeros((0, 2), np.float32), ValueError, r"valid: expected at least one row .* found shape \(0, 2\)"),
+        (np.zeros((3, 1), np.float32), ValueError, r"valid: .* found shape \(3, 1\)"),
+        (np.zeros(3, np.float32), ValueError, r"valid: .* found shape \(3,\)"),
+        (np.zeros((3, 2)), TypeError, "valid: expected float32, found float64"),
+        (np.full((3, 2), np.nan, np.float32), ValueError, "valid: expected finite numbers"),
+    ],
+)
+def test_bad_rows_are_named(valid, error, message):
+    with pytest.raises(error, match=message):
+        Dataset("bad", 0, ROWS, valid, ROWS)
