@@ -1,0 +1,24 @@
+"""Normalizing flows: invertible transforms with their log-determinants, compositions and base distributions."""
+
+from .autoregressive import MaskedAutoregressiveTransform
+from .base import StandardNormal
+from .elementwise import Logit, Standardise, UnitInterval, dequantise
+from .flow import Flow
+from .maf import MAF
+from .permutation import Permutation
+from .transform import Composed, Inverse, Transform
+
+__all__ = [
+    "Composed",
+    "Flow",
+    "Inverse",
+    "Logit",
+    "MAF",
+    "MaskedAutoregressiveTransform",
+    "Permutation",
+    "StandardNormal",
+    "Standardise",
+    "Transform",
+    "UnitInterval",
+    "dequantise",
+]

@@ -1,0 +1,151 @@
+"""Fixed transforms of each feature by itself, that prepare data for a flow."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..ops import _check
+from ..reference.accumulate import accumulator
+from .transform import Transform, spread_log_det
+
+
+def dequantise(pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Integer grey levels 0..L-1 -> continuous ones in [0, L): noise from U[0, 1) is added (Uria et al. 2013, section 5.2).
+
+    A density of the result, per unit of one grey level, bounds the log-probability of the integers from below.
+
+    Args:
+        pixels: any shape; integers, or floating numbers of integer value.
+        generator: where the noise is drawn from, on the device of `pixels`; None: torch's own.
+
+    Returns:
+        The pixels' shape and dtype, torch's default dtype for integers.
+    """
+    dtype = pixels.dtype if pixels.is_floating_point() else torch.get_default_dtype()
+    return pixels + torch.rand(pixels.shape, dtype=dtype, device=pixels.device, generator=generator)
+
+
+class UnitInterval(Transform):
+    """Grey levels to [0, 1]: z = x / levels for x in [0, levels], so that a log-density of x is per unit of one grey level.
+
+    Raises ValueError for fewer than 2 levels.
+    """
+
+    def __init__(self, levels: int = 256) -> None:
+        super().__init__()
+        if levels < 2:
+            raise ValueError(f"levels: expected at least 2, found {levels}")
+        self.levels = levels
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Keyword arguments, as JSON knows them, that build the same transform again."""
+        return {"levels": self.levels}
+
+    def forward(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return x / self.levels, spread_log_det(-x.shape[-1] * math.log(self.levels), x, log_det)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return z * self.levels, spread_log_det(z.shape[-1] * math.log(self.levels), z, log_det)
+
+    def extra_repr(self) -> str:
+        return f"levels={self.levels}"
+
+
+class Logit(Transform):
+    """z = log(p / (1 - p)), p = alpha + (1 - 2 alpha) x, for x in [0, 1] (Dinh et al. 2017, section 4.1).
+
+    alpha > 0 keeps x = 0 and x = 1 finite. The inverse of any z lies in (-alpha, 1 + alpha) / (1 - 2 alpha), shifted to x.
+
+    Raises ValueError unless 0 <= alpha < 1/2.
+    """
+
+    def __init__(self, alpha: float = 1e-6) -> None:
+        super().__init__()
+        if not 0 <= alpha < 0.5:
+            raise ValueError(f"alpha: expected a number in [0, 0.5), found {alpha}")
+        self.alpha = alpha
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Keyword arguments, as JSON knows them, that build the same transform again."""
+        return {"alpha": self.alpha}
+
+    def forward(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        _check.floating(x, "x")
+        y = x.to(accumulator(x.dtype))
+        p, q = self.alpha + (1 - 2 * self.alpha) * y, self.alpha + (1 - 2 * self.alpha) * (1 - y)
+        total = -(p.log() + q.log()).sum(-1)
+        return (p / q).log().to(x.dtype), spread_log_det(total + self._constant(x), x, log_det)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        _check.floating(z, "z")
+        a = z.to(accumulator(z.dtype))
+        x = (a.sigmoid() - self.alpha) / (1 - 2 * self.alpha)
+        total = (F.logsigmoid(a) + F.logsigmoid(-a)).sum(-1)
+        return x.to(z.dtype), spread_log_det(total - self._constant(z), z, log_det)
+
+    def _constant(self, x: Tensor) -> float:
+        return x.shape[-1] * math.log1p(-2 * self.alpha)
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}"
+
+
+class Standardise(Transform):
+    """z = (x - mean) / std, feature by feature, with buffers mean and std (D,): 0 and 1 until fitted or loaded.
+
+    Raises ValueError for fewer than one feature.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        if features < 1:
+            raise ValueError(f"features: expected at least 1, found {features}")
+        self.features = features
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
+
+    @classmethod
+    def fit(cls, x: Tensor) -> Standardise:
+        """The transform that gives the rows of x (..., D) mean 0 and standard deviation 1; constant features keep their scale.
+
+        It has x's dtype and device. Raises ValueError for no rows or values that are not finite.
+        """
+        _check.floating(x, "x")
+        _check.features(x, "x")
+        rows = x.detach().reshape(-1, x.shape[-1])
+        if len(rows) == 0 or not rows.isfinite().all():
+            raise ValueError(f"x: expected at least one row of finite values, found shape {tuple(x.shape)}")
+        fitted = cls(x.shape[-1]).to(rows)
+        fitted.mean.copy_(rows.double().mean(0))
+        constant = rows.amin(0) == rows.amax(0)
+        fitted.std.copy_(torch.where(constant, 1.0, rows.double().std(0, correction=0)))
+        return fitted
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Keyword arguments, as JSON knows them, that build the same transform again, mean and std excepted."""
+        return {"features": self.features}
+
+    def forward(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        _check.features(x, "x", self.features)
+        return (x - self.mean) / self.std, spread_log_det(-self._log_scale(x), x, log_det)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        _check.features(z, "z", self.features)
+        return z * self.std + self.mean, spread_log_det(self._log_scale(z), z, log_det)
+
+    def _log_scale(self, x: Tensor) -> Tensor:
+        return self.std.to(accumulator(x.dtype)).log().sum()
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}"
