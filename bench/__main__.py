@@ -1,0 +1,90 @@
+"""python -m fastgen.bench: measures, prints a table, and keeps the results."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from fastgen import backends
+
+from . import report
+from .case import Setting
+from .environment import environment
+from .measure import Row, measure
+
+NAMES = ("masked_linear", "masked_mlp", "affine_autoregressive", "gaussian_log_prob", "models")
+
+# What keeps torch, MKL and oneDNN from AVX-512, read once when a process starts.
+WITHOUT_AVX512 = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "FASTGEN_CPU_VARIANT": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    if options.render:
+        run, rows = report.read(options.render[0])
+        report.render(options.render[1], "benchmarks", report.markdown(run, rows))
+        return 0
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("--device: expected cpu, found cuda on a machine without it", file=sys.stderr)
+        return 2
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    # A pipe is given the whole width of the table.
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    rows = []
+    for name in options.names or NAMES:
+        found = list(_rows(name, Setting(options.device, options.quick)))
+        console.print(report.table(found))
+        rows += found
+    if options.without_avx512 and backends.cpu_variant() == "avx512":
+        found = _rows_without_avx512(options.quick, torch.get_num_threads())
+        console.print(report.table(found))
+        rows += found
+    if options.json:
+        report.write(options.json, environment(options.device), rows)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m fastgen.bench", description="Measures fastgen against plain PyTorch.")
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*NAMES, []], help=f"what to measure: {', '.join(NAMES)}")
+    parser.add_argument("--quick", action="store_true", help="few sizes, little time")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, help="threads of torch and of fastgen's kernels")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    parser.add_argument("--without-avx512", action="store_true", help="also measure masked_linear with AVX-512 switched off on all sides")
+    parser.add_argument("--render", type=Path, nargs=2, metavar=("FILE", "PAGE"), help="put a file of results into a Markdown page, and stop")
+    return parser
+
+
+def _rows(name: str, setting: Setting) -> Iterator[Row]:
+    module = importlib.import_module(f"fastgen.bench.{name}" if name == "models" else f"fastgen.bench.ops.{name}")
+    for case in module.cases(setting):
+        yield from measure(case, quick=setting.quick)
+
+
+def _rows_without_avx512(quick: bool, threads: int) -> list[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.json"
+        command = [sys.executable, "-m", "fastgen.bench", "masked_linear", "--json", str(file), "--threads", str(threads)]
+        subprocess.run(command + ["--quick"] * quick, env=os.environ | WITHOUT_AVX512, check=True, stdout=subprocess.DEVNULL)
+        return report.read(file)[1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

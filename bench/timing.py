@@ -1,0 +1,91 @@
+"""The paired timer: every round times each candidate once, so that the machine's drift cancels in their ratios."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+# A sample lasts at least this long: far above the clock's resolution and the cost of reading it.
+_SAMPLE_SECONDS = 5e-4
+_WARM_UP_SECONDS = 0.1
+_ROUNDS = (7, 200)
+
+
+class Summary(NamedTuple):
+    """A median and the quartiles around it."""
+
+    median: float
+    low: float
+    high: float
+
+
+def summarise(values: Sequence[float]) -> Summary:
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Summary(median, low, high)
+
+
+def pair_ratios(times: Sequence[float], base: Sequence[float]) -> Summary:
+    """How many times longer than `base`, round by round."""
+    return summarise([t / b for t, b in zip(times, base, strict=True)])
+
+
+def interleave(
+    candidates: Mapping[str, Callable[[], object]], *, device: str = "cpu", seconds: float = 2.0
+) -> dict[str, list[float]]:
+    """Seconds per call of every candidate, one entry per round.
+
+    Every candidate is warmed up; then rounds run for about `seconds`, each timing all candidates in turn, every other
+    round in the opposite order. On CUDA the times are those between two events on the current stream.
+    """
+    sample = _sample_cuda if device == "cuda" else _sample_cpu
+    calls = {name: _calls_per_sample(call, sample) for name, call in candidates.items()}
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    order = list(candidates)
+    with _no_garbage_collection():
+        start = time.perf_counter()
+        while (done := len(times[order[0]])) < _ROUNDS[0] or (done < _ROUNDS[1] and time.perf_counter() - start < seconds):
+            for name in order:
+                times[name].append(sample(candidates[name], calls[name]))
+            order.reverse()
+    return times
+
+
+def _calls_per_sample(call: Callable[[], object], sample: Callable[[Callable[[], object], int], float]) -> int:
+    start = time.perf_counter()
+    fastest = sample(call, 1)
+    while time.perf_counter() - start < _WARM_UP_SECONDS:
+        fastest = min(fastest, sample(call, 1))
+    return max(1, round(_SAMPLE_SECONDS / fastest))
+
+
+def _sample_cpu(call: Callable[[], object], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return (time.perf_counter() - start) / calls
+
+
+def _sample_cuda(call: Callable[[], object], calls: int) -> float:
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    for _ in range(calls):
+        call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3 / calls
+
+
+@contextmanager
+def _no_garbage_collection():  # type: ignore[no-untyped-def]
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
