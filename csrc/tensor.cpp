@@ -18,10 +18,10 @@ struct Names {
   PyObject* int64;
   Names() {
     py::module_ torch = py::module_::import("torch");
-    float32 = torch.attr("float32").inc_ref().ptr();
-    float64 = torch.attr("float64").inc_ref().ptr();
-    int32 = torch.attr("int32").inc_ref().ptr();
-    int64 = torch.attr("int64").inc_ref().ptr();
+    float32 = py::object(torch.attr("float32")).release().ptr();
+    float64 = py::object(torch.attr("float64")).release().ptr();
+    int32 = py::object(torch.attr("int32")).release().ptr();
+    int64 = py::object(torch.attr("int64")).release().ptr();
   }
   DType dtype_of(PyObject* dtype) const {
     if (dtype == float32) return DType::float32;

@@ -196,7 +196,7 @@ def masked_mlp(
         y, _ = _MaskedMLP.apply(flat_plan, spec, definition, x2, context_terms, *params)
     else:
         y, _ = torch.ops.fastgen.masked_mlp(x2, params, context_terms, flat_plan, *spec, False)
-    return y.view(*x.shape[:-1], -1, network.outputs)
+    return y.view(*x.shape[:-1], y.shape[1] // network.outputs, network.outputs)
 
 
 def _validate(x: Tensor, network: MaskedNetwork, params: Sequence[Tensor | None], context_terms: Tensor | None) -> None:

@@ -1,0 +1,28 @@
+// Tensors as kernels take them: checked, then reduced to a pointer.
+#pragma once
+
+#include <optional>
+
+#include "activation.h"
+#include "tensor.h"
+
+namespace fastgen {
+
+using Optional = std::optional<Tensor>;
+
+void expect_matrix(const Tensor& t, const char* name);
+// A CPU matrix whose last stride is 1.
+void expect_rows(const Tensor& t, const char* name, DType dtype, int64_t rows, int64_t features);
+Activation read_activation(const std::string& name);
+
+// The data of a contiguous CPU tensor of this shape; null for None.
+template <class T>
+T* pointer(const Optional& t, const char* name, std::initializer_list<int64_t> shape) {
+  if (!t) return nullptr;
+  expect_cpu(*t, name, dtype_of<T>());
+  expect_shape(*t, name, shape);
+  expect_contiguous(*t, name);
+  return t->as<T>();
+}
+
+}  // namespace fastgen

@@ -1,0 +1,183 @@
+#include "cpu/masked_mlp.h"
+
+#include "cpu/masked_gemm.h"
+#include "cpu/unit_major.h"
+
+namespace fastgen::cpu::FASTGEN_VARIANT {
+
+template <class T>
+int64_t hidden_units(const MaskedNetwork<T>& net) {
+  int64_t units = 0;
+  for (int l = 0; l + 1 < net.count; ++l) units += net.layers[l].stair.out;
+  return units;
+}
+
+template <class T>
+int64_t multiplications(const MaskedNetwork<T>& net) {
+  int64_t n = 0;
+  for (int l = 0; l < net.count; ++l) n += net.layers[l].stair.in * net.layers[l].stair.out / 2;
+  return n;
+}
+
+// Layer by layer, rows by units: hidden outputs go to `saved`, and to scratch what is only needed on the way.
+template <class T>
+void evaluate_row_major(const MaskedMlpForward<T>& a, T* saved) {
+  static thread_local Scratch scratch, pointers;
+  const MaskedNetwork<T>& net = a.network;
+  T* extra = scratch.get<T>(2 * a.rows * hidden_units(net));
+  const T** const sums = pointers.get<const T*>(net.count);
+  Columns<const T> in{a.x, a.ldx, nullptr};
+  for (int l = 0; l < net.count; ++l) {
+    const NetworkLayer<T>& layer = net.layers[l];
+    const int64_t width = layer.stair.out;
+    const bool last = l + 1 == net.count, from_output = derives_from_output(layer.activation);
+    ForwardOutput<T> out{last ? a.y : saved, width, layer.activation};
+    if (!last && !from_output) {
+      out.sums = saved;
+      out.y = extra, extra += a.rows * width;
+    } else if (is_residual_source(net, l)) {
+      out.sums = extra, extra += a.rows * width;
+    }
+    sums[l] = out.sums;
+    if (l == 0 && a.context_terms) out.addend = a.context_terms, out.addend_ld = a.ld_context;
+    if (layer.residual >= 0) out.addend = sums[layer.residual], out.addend_ld = width;
+    if (last && net.direct) {
+      const Columns<const T> x{a.x, a.ldx, net.direct->stair.in_order};
+      forward_product<T>(x, net.direct->weight, nullptr, net.direct->stair, a.rows, out);
+      out.addend = a.y, out.addend_ld = width;
+    }
+    in.order = layer.stair.in_order;
+    forward_product(in, layer.weight, layer.bias, layer.stair, a.rows, out);
+    in = Columns<const T>{out.y, width, nullptr};
+    saved += a.rows * width;
+  }
+  scratch.trim();
+}
+
+template <class T>
+void masked_mlp_forward(const MaskedMlpForward<T>& a) {
+  static thread_local Scratch scratch;
+  if (a.saved) return evaluate_row_major(a, a.saved);
+  const int threads = a.rows * multiplications(a.network) < kSerialWork ? 1 : omp_get_max_threads();
+  if ((a.rows + kTile<T> - 1) / kTile<T> >= threads) return evaluate_unit_major(a, threads);
+  // Fewer tiles than threads: layer by layer all of them find work.
+  evaluate_row_major(a, scratch.get<T>(a.rows * hidden_units(a.network)));
+  scratch.trim();
+}
+
+// The walk of a backward pass, from the last layer to the first.
+template <class T>
+class Backward {
+ public:
+  explicit Backward(const MaskedMlpBackward<T>& a) : a_(a), net_(a.network) {}
+
+  void run() {
+    // Gradients of the layers' sums, one block each, and one layer's inputs where they must be made again.
+    static thread_local Scratch deltas, pointers;
+    T* block = deltas.get<T>(a_.rows * hidden_units(net_));
+    delta_ = pointers.get<T*>(net_.count);
+    const T* saved = a_.saved;
+    for (int l = 0; l + 1 < net_.count; ++l) {
+      delta_[l] = l == 0 && a_.grad_context ? a_.grad_context : block;
+      block += a_.rows * net_.layers[l].stair.out;
+    }
+    for (int l = 0; l + 1 < net_.count; ++l) saved += a_.rows * net_.layers[l].stair.out;
+    for (int l = net_.count - 1; l >= 0; --l) {
+      if (l > 0) saved -= a_.rows * net_.layers[l].stair.in;
+      layer(l, saved);
+      if (!wanted_below(l)) break;
+    }
+    deltas.trim();
+  }
+
+ private:
+  // Whether anything before layer l's inputs is asked for.
+  bool wanted_below(int l) const {
+    if (a_.grad_x || a_.grad_context) return true;
+    while (--l >= 0)
+      if (net_.layers[l].grad_weight || net_.layers[l].grad_bias) return true;
+    return false;
+  }
+
+  // The gradients of layer l; `saved` is what was kept of the layer before it.
+  void layer(int l, const T* saved) {
+    static thread_local Scratch sorted, inputs;
+    const NetworkLayer<T>& layer = net_.layers[l];
+    const bool last = l + 1 == net_.count;
+    const Staircase& s = layer.stair;
+    int64_t ldg;
+    const Columns<const T> delta{last ? a_.grad : delta_[l], last ? a_.ld_grad : s.out, s.out_order};
+    if (!last) add_residuals(l);
+    const T* g = sorted_columns(delta, a_.rows, s.out, sorted, ldg);
+    if (last && a_.grad_context && net_.count == 1) copy_rows(delta);
+    if (layer.grad_bias) bias_gradient(g, ldg, s.out_order, a_.rows, s.out, layer.grad_bias);
+    if (layer.grad_weight) weight_gradient(g, ldg, layer_input(l, saved, inputs), s, a_.rows, layer.grad_weight);
+    if (last && net_.direct) direct_gradient(g, ldg);
+    if (l == 0) {
+      if (a_.grad_x) input_gradient(g, ldg, layer.weight, s, a_.rows, GradientOutput<T>{a_.grad_x, s.in, net_.direct != nullptr});
+    } else if (wanted_below(l)) {
+      const GradientOutput<T> out{delta_[l - 1], s.in, false, net_.layers[l - 1].activation, saved};
+      input_gradient(g, ldg, layer.weight, s, a_.rows, out);
+    }
+    sorted.trim();
+    inputs.trim();
+  }
+
+  void direct_gradient(const T* g, int64_t ldg) {
+    const NetworkLayer<T>& direct = *net_.direct;
+    const Columns<const T> x{a_.x, a_.ldx, direct.stair.in_order};
+    if (direct.grad_weight) weight_gradient(g, ldg, x, direct.stair, a_.rows, direct.grad_weight);
+    if (a_.grad_x)
+      input_gradient(g, ldg, direct.weight, direct.stair, a_.rows, GradientOutput<T>{a_.grad_x, direct.stair.in});
+  }
+
+  // The inputs of layer l, made again from the sums before it where only those were kept.
+  Columns<const T> layer_input(int l, const T* saved, Scratch& scratch) {
+    const Staircase& s = net_.layers[l].stair;
+    if (l == 0) return {a_.x, a_.ldx, s.in_order};
+    const Activation activation = net_.layers[l - 1].activation;
+    if (derives_from_output(activation)) return {saved, s.in, s.in_order};
+    T* const h = scratch.get<T>(a_.rows * s.in);
+#pragma omp parallel for if (a_.rows * s.in > kSerialWork / 4)
+    for (int64_t b = 0; b < a_.rows; ++b) {
+      for (int64_t i = b * s.in; i < (b + 1) * s.in; ++i) h[i] = saved[i];
+      activate_row(activation, h + b * s.in, s.in);
+    }
+    return {h, s.in, s.in_order};
+  }
+
+  // Adds to the gradient of layer l's sums what reaches them through residual connections.
+  void add_residuals(int l) {
+    const int64_t width = net_.layers[l].stair.out;
+    for (int c = l + 1; c < net_.count; ++c) {
+      if (net_.layers[c].residual != l) continue;
+      const bool last = c + 1 == net_.count;
+      const T* from = last ? a_.grad : delta_[c];
+      const int64_t ld = last ? a_.ld_grad : width;
+#pragma omp parallel for if (a_.rows * width > kSerialWork / 4)
+      for (int64_t b = 0; b < a_.rows; ++b)
+        for (int64_t i = 0; i < width; ++i) delta_[l][b * width + i] += from[b * ld + i];
+    }
+  }
+
+  // In a network of one layer the context's gradient is the incoming one.
+  void copy_rows(Columns<const T> grad) {
+    const int64_t width = net_.layers[0].stair.out;
+    for (int64_t b = 0; b < a_.rows; ++b)
+      for (int64_t i = 0; i < width; ++i) a_.grad_context[b * width + i] = grad.data[b * grad.ld + i];
+  }
+
+  const MaskedMlpBackward<T>& a_;
+  const MaskedNetwork<T>& net_;
+  T** delta_ = nullptr;
+};
+
+template <class T>
+void masked_mlp_backward(const MaskedMlpBackward<T>& a) {
+  Backward<T>(a).run();
+}
+
+FASTGEN_INSTANTIATE_KERNEL(masked_mlp_forward, MaskedMlpForward)
+FASTGEN_INSTANTIATE_KERNEL(masked_mlp_backward, MaskedMlpBackward)
+
+}  // namespace fastgen::cpu::FASTGEN_VARIANT

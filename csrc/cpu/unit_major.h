@@ -1,0 +1,178 @@
+// A masked network over a tile of rows, unit-major: the activations of a unit lie along SIMD lanes, one lane a row, units in
+// the order of their degrees.
+//
+// Nothing is packed: a unit's weights are broadcast from where they lie, and its sum ends at its own prefix, so no entry
+// outside the mask is touched. This is the form for evaluation without gradients.
+#pragma once
+
+#include "cpu/masked_gemm.h"
+#include "cpu/masked_mlp.h"
+
+namespace fastgen::cpu::FASTGEN_VARIANT {
+
+// Rows in a tile.
+template <class T>
+constexpr int kTile = kPanel<T>;
+
+// state[c][r] = data[r][order[c]] for the tile's rows, 0 for those beyond its end.
+template <class T>
+void load_tile(Columns<const T> from, int64_t first, int64_t rows, int64_t n, T* state) {
+  constexpr int R = kTile<T>, L = kLanes<T>;
+  const bool blocks = !from.order && rows == R;
+  const int64_t square = blocks ? n / L * L : 0;
+  for (int half = 0; half < 2 && square; ++half)
+    for (int64_t c = 0; c < square; c += L) {
+      Vec<T> v[L];
+#pragma GCC unroll 16
+      for (int r = 0; r < L; ++r) v[r] = load(from.data + (first + half * L + r) * from.ld + c);
+      transpose<T>(v);
+#pragma GCC unroll 16
+      for (int r = 0; r < L; ++r) store(state + (c + r) * R + half * L, v[r]);
+    }
+  for (int64_t c = square; c < n; ++c)
+    for (int64_t r = 0; r < R; ++r) state[c * R + r] = r < rows ? from.data[(first + r) * from.ld + from.at(c)] : T(0);
+}
+
+// data[r][order[c]] = state[c][r] for the tile's rows.
+template <class T>
+void store_tile(const T* state, int64_t first, int64_t rows, int64_t n, Columns<T> to) {
+  constexpr int R = kTile<T>, L = kLanes<T>;
+  const int64_t square = rows == R && !to.order ? n / L * L : 0;
+  for (int half = 0; half < 2 && square; ++half)
+    for (int64_t c = 0; c < square; c += L) {
+      Vec<T> v[L];
+#pragma GCC unroll 16
+      for (int r = 0; r < L; ++r) v[r] = load(state + (c + r) * R + half * L);
+      transpose<T>(v);
+#pragma GCC unroll 16
+      for (int r = 0; r < L; ++r) store(to.data + (first + half * L + r) * to.ld + c, v[r]);
+    }
+  for (int64_t c = square; c < n; ++c)
+    for (int64_t r = 0; r < rows; ++r) to.data[(first + r) * to.ld + to.at(c)] = state[c * R + r];
+}
+
+// The weights of sorted units [first, first + m) over sorted inputs: in place where they lie so, else copied to `scratch`.
+template <class T>
+FASTGEN_INLINE const T* unit_weights(const NetworkLayer<T>& layer, int64_t first, int m, T* scratch, int64_t& ld) {
+  const Staircase& s = layer.stair;
+  if (!s.in_order && !s.out_order) return ld = s.in, layer.weight + first * s.in;
+  ld = s.prefix[first + m - 1];
+  for (int i = 0; i < m; ++i) {
+    const T* row = layer.weight + (s.out_order ? s.out_order[first + i] : first + i) * s.in;
+    for (int64_t k = 0; k < ld; ++k) scratch[i * ld + k] = row[s.in_order ? s.in_order[k] : k];
+  }
+  return scratch;
+}
+
+// out[u] += sum_k W[u][k] in[k] over what u sees.
+template <class T>
+void add_products(const NetworkLayer<T>& layer, const T* in, T* out, T* scratch) {
+  constexpr int R = kTile<T>;
+  const Staircase& s = layer.stair;
+  for_tiles(0, s.out, [&](int64_t u, int m) {
+    int64_t ld;
+    const T* const w = unit_weights(layer, u, m, scratch, ld);
+    // What all units of the tile see is one product; the rest goes by groups that see the same.
+    const int64_t common = s.prefix[u];
+    multiply_tile(m, Tile<T>{w, ld, 1, in, common, out + u * R, R, nullptr, true});
+    for (int i = 0; i < m;) {
+      const int64_t seen = s.prefix[u + i];
+      int group = 1;
+      while (i + group < m && s.prefix[u + i + group] == seen) ++group;
+      if (seen > common)
+        multiply_tile(group, Tile<T>{w + i * ld + common, ld, 1, in + common * R, seen - common, out + (u + i) * R, R, nullptr, true});
+      i += group;
+    }
+  });
+}
+
+template <class T>
+void fill_biases(const NetworkLayer<T>& layer, T* out) {
+  constexpr int R = kTile<T>;
+  const int32_t* const order = layer.stair.out_order;
+  for (int64_t u = 0; u < layer.stair.out; ++u) {
+    const T bias = layer.bias ? layer.bias[order ? order[u] : u] : T(0);
+    for (int r = 0; r < R; ++r) out[u * R + r] = bias;
+  }
+}
+
+template <class T>
+bool is_residual_source(const MaskedNetwork<T>& net, int layer) {
+  for (int l = layer + 1; l < net.count; ++l)
+    if (net.layers[l].residual == layer) return true;
+  return false;
+}
+
+// Values evaluate_tile works in: the inputs, every layer's sums (and its outputs where the sums must outlive their
+// activation), a tile of context terms, and the weights of one tile of units.
+template <class T>
+int64_t state_size(const MaskedNetwork<T>& net) {
+  int64_t units = net.layers[0].stair.in + net.layers[0].stair.out, widest = 0;
+  for (int l = 0; l < net.count; ++l) {
+    units += net.layers[l].stair.out * (1 + is_residual_source(net, l));
+    widest = most(widest, net.layers[l].stair.in);
+  }
+  return units * kTile<T> + widest * kTileRows;
+}
+
+// The whole network over one tile of rows. `state` has room for state_size values, `sums` for one pointer a layer.
+template <class T>
+void evaluate_tile(const MaskedMlpForward<T>& a, const T** sums, int64_t first, int64_t rows, T* state) {
+  constexpr int R = kTile<T>;
+  const MaskedNetwork<T>& net = a.network;
+  const Staircase& inputs = net.layers[0].stair;
+  const auto take = [&](int64_t units) {
+    T* const block = state;
+    state += units * R;
+    return block;
+  };
+  T* const x = take(inputs.in);
+  load_tile(Columns<const T>{a.x, a.ldx, inputs.in_order}, first, rows, inputs.in, x);
+  const T* in = x;
+  for (int l = 0; l < net.count; ++l) {
+    const NetworkLayer<T>& layer = net.layers[l];
+    const Staircase& s = layer.stair;
+    const int64_t values = s.out * R;
+    T* out = take(s.out);
+    sums[l] = out;
+    fill_biases(layer, out);
+    if (l == 0 && a.context_terms) {
+      T* const context = take(s.out);
+      load_tile(Columns<const T>{a.context_terms, a.ld_context, s.out_order}, first, rows, s.out, context);
+      for (int64_t i = 0; i < values; ++i) out[i] += context[i];
+    }
+    if (layer.residual >= 0)
+      for (int64_t i = 0; i < values; ++i) out[i] += sums[layer.residual][i];
+    // Beyond the blocks in use there is room for a tile's weights.
+    add_products(layer, in, out, state);
+    if (l + 1 == net.count) {
+      if (net.direct) add_products(*net.direct, x, out, state);
+      return store_tile(out, first, rows, s.out, Columns<T>{a.y, s.out, s.out_order});
+    }
+    if (is_residual_source(net, l)) {
+      T* const copy = take(s.out);
+      for (int64_t i = 0; i < values; ++i) copy[i] = out[i];
+      out = copy;
+    }
+    activate_row(layer.activation, out, values);
+    in = out;
+  }
+}
+
+// Rows in tiles over threads; every thread keeps a whole tile's state.
+template <class T>
+void evaluate_unit_major(const MaskedMlpForward<T>& a, int threads) {
+  static thread_local Scratch scratch, pointers;
+  const int64_t tiles = (a.rows + kTile<T> - 1) / kTile<T>, size = state_size(a.network);
+  T* const states = scratch.get<T>(size * threads);
+  const T** const sums = pointers.get<const T*>(static_cast<size_t>(a.network.count) * threads);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int me = omp_get_thread_num();
+    const int64_t first = a.rows * t / tiles, last = a.rows * (t + 1) / tiles;
+    evaluate_tile(a, sums + me * a.network.count, first, last - first, states + me * size);
+  }
+  scratch.trim();
+}
+
+}  // namespace fastgen::cpu::FASTGEN_VARIANT
