@@ -68,8 +68,8 @@ template <class T>
 struct SoftClip {
   T c;
   FASTGEN_HD_INLINE LogScale<T> operator()(T a) const {
-    const T r = T(1) / (T(1) + math::abs(a / c));
-    return {a * r, r * r};
+    const T d = T(1) + math::abs(a / c);
+    return {a / d, T(1) / (d * d)};
   }
 };
 

@@ -1,6 +1,8 @@
 """How each operation is called: validation, registered kernels and one autograd Function per operation."""
 
 from ..reference import MaskedLayer, MaskedNetwork, ScaleMap
+from .affine_autoregressive import affine_autoregressive
+from .gaussian_log_prob import gaussian_log_prob
 from .masked_linear import masked_linear
 from .masked_mlp import masked_mlp
 from .plan import LinearPlan, NetworkPlan, make_network_plan, make_plan
@@ -11,6 +13,8 @@ __all__ = [
     "MaskedNetwork",
     "NetworkPlan",
     "ScaleMap",
+    "affine_autoregressive",
+    "gaussian_log_prob",
     "make_network_plan",
     "make_plan",
     "masked_linear",

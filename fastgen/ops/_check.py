@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..reference.accumulate import accumulator
+
 
 def floating(t: Tensor, name: str) -> None:
     """Raises TypeError unless `t` is a floating tensor."""
@@ -35,6 +37,24 @@ def features(t: Tensor, name: str, expected: int | None = None) -> None:
     if t.dim() == 0 or t.shape[-1] == 0 or (expected is not None and t.shape[-1] != expected):
         wanted = "at least 1" if expected is None else str(expected)
         raise ValueError(f"{name}: expected shape (..., {wanted}), found {tuple(t.shape)}")
+
+
+def per_row(t: Tensor, name: str, x: Tensor, x_name: str) -> None:
+    """Raises TypeError or ValueError unless `t` holds one log-determinant or log-density for each row of `x`."""
+    if not isinstance(t, Tensor):
+        raise TypeError(f"{name}: expected a tensor, found {type(t).__name__}")
+    if t.dtype != accumulator(x.dtype):
+        raise TypeError(f"{name}: expected dtype {accumulator(x.dtype)} with {x_name} of {x.dtype}, found {t.dtype}")
+    if t.device != x.device:
+        raise ValueError(f"{name}: expected {x_name}'s device {x.device}, found {t.device}")
+    shape(t, name, x.shape[:-1])
+
+
+def broadcastable(t: Tensor, name: str, other: Tensor, other_name: str) -> None:
+    """Raises ValueError unless `t` can be expanded to the shape of `other`."""
+    sizes = zip(reversed(t.shape), reversed(other.shape), strict=False)
+    if t.dim() > other.dim() or any(n not in (1, m) for n, m in sizes):
+        raise ValueError(f"{name}: expected a shape broadcastable to {other_name}'s {tuple(other.shape)}, found {tuple(t.shape)}")
 
 
 def autocast_dtype(t: Tensor) -> torch.dtype | None:
