@@ -67,8 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, help="threads of torch and of fastgen's kernels")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
-    parser.add_argument("--without-avx512", action="store_true", help="also measure masked_linear with AVX-512 switched off on all sides")
-    parser.add_argument("--render", type=Path, nargs=2, metavar=("FILE", "PAGE"), help="put a file of results into a Markdown page, and stop")
+    parser.add_argument(
+        "--without-avx512", action="store_true", help="also measure masked_linear with AVX-512 switched off on all sides"
+    )
+    parser.add_argument(
+        "--render", type=Path, nargs=2, metavar=("FILE", "PAGE"), help="put a file of results into a Markdown page, and stop"
+    )
     return parser
 
 

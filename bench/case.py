@@ -54,7 +54,7 @@ class Case:
 
     @property
     def error_limit(self) -> float:
-        """Room for rounding: sums over thousands of terms, or of the result alone in half types, which accumulate in float32."""
+        """Room for rounding: of sums over thousands of terms, in half types (which accumulate in float32) of results."""
         return (4 if self.dtype.itemsize == 2 else 64) * torch.finfo(self.dtype).eps
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from fastgen.flows import MAF, MaskedAutoregressiveTransform
 from fastgen.nn import MADE
 from fastgen.reference import ACTIVATIONS, MaskedLayer, MaskedNetwork, degree_mask
 
@@ -28,3 +30,26 @@ def masked_chain(x: Tensor, network: MaskedNetwork, params: Sequence[Tensor], ma
         weight, bias = params[2 * i], params[2 * i + 1]
         x = ACTIVATIONS[layer.activation](F.linear(x, weight if mask is None else weight * mask, bias))
     return x.unflatten(-1, (-1, network.outputs))
+
+
+class PlainMAF(nn.Module):
+    """The same density as a `fastgen.flows.MAF` without preprocessing and context, from copies of its parameters."""
+
+    def __init__(self, flow: MAF) -> None:
+        super().__init__()
+        transforms = [t for t in flow.modules() if isinstance(t, MaskedAutoregressiveTransform)]
+        self.networks = [t.made.network for t in transforms]
+        self.scale_map = transforms[0].scale_map
+        self.params = nn.ModuleList(nn.ParameterList(p.detach().clone() for p in parameters_of(t.made)) for t in transforms)
+        # Plain tensors, in each network's order: the layers' masks as the numbers that W is multiplied with.
+        self.masks = [[mask_of(layer).to(self.params[0][0]) for layer in network.layers] for network in self.networks]
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """x (..., D) -> (...) in nats."""
+        log_det = torch.zeros((), dtype=x.dtype, device=x.device)
+        for network, params, masks in zip(self.networks, self.params, self.masks, strict=True):
+            shift, raw = masked_chain(x, network, list(params), masks).unbind(-1)
+            log_scale = self.scale_map(raw)
+            x = (x - shift) * (-log_scale).exp()
+            log_det = log_det - log_scale.sum(-1)
+        return log_det - 0.5 * x.square().sum(-1) - 0.5 * x.shape[-1] * math.log(2 * math.pi)

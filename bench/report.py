@@ -29,8 +29,8 @@ def table(rows: Iterable[Row]) -> Table:
             made.add_row(
                 *((f"{operation} {mode}", shape, _where(row)) if i == 0 else ("", "", "")),
                 row.candidate,
-                f"{row.value:.3g} {_UNITS[row.quantity]}",
-                f"{row.low:.3g}-{row.high:.3g}",
+                f"{_number(row.value)} {_UNITS[row.quantity]}",
+                f"{_number(row.low)}-{_number(row.high)}",
                 _ratio(row),
                 _target(row),
                 f"{row.share:.0%} ({row.bound})" if row.share is not None else "",
@@ -42,6 +42,11 @@ def table(rows: Iterable[Row]) -> Table:
 
 def _cases(rows: Iterable[Row]):  # type: ignore[no-untyped-def]
     return groupby(rows, key=lambda row: (row.operation, row.mode, row.shape, row.instructions, row.dtype, row.quantity))
+
+
+def _number(value: float) -> str:
+    """Three digits; all of them from 1000 on."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _where(row: Row) -> str:
@@ -79,7 +84,7 @@ def markdown(run: dict[str, Any], rows: Iterable[Row]) -> str:
         ours = by_name.pop(OURS)
         for row in by_name.values():
             what = f"{operation} {mode}" + (f" ({instructions})" if instructions != run["cpu_variant"] else "")
-            value = f"{ours.value:.3g} {_UNITS[ours.quantity]}"
+            value = f"{_number(ours.value)} {_UNITS[ours.quantity]}"
             ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
             lines.append(f"| {what} | {shape} | {value} | {row.candidate} | {ratio} | {row.target or ''} |")
     where = f"{run['processor']}, {run['threads']} threads, torch {run['versions']['torch']}, {run['time'][:10]}"

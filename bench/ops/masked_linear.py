@@ -68,7 +68,9 @@ def comparison(
 ) -> Iterator[Case]:
     in_degrees, out_degrees = torch.tensor(layer.in_degrees), torch.tensor(layer.out_degrees)
     fan_in, fan_out = len(in_degrees), len(out_degrees)
-    x, weight, bias = (torch.randn(size, device=device, dtype=dtype) for size in ((batch, fan_in), (fan_out, fan_in), (fan_out,)))
+    x, weight, bias = (
+        torch.randn(size, device=device, dtype=dtype) for size in ((batch, fan_in), (fan_out, fan_in), (fan_out,))
+    )
     mask = mask_of(layer).to(x)
     plan = ops.make_plan(in_degrees, out_degrees, strict=layer.strict, device=device)
 

@@ -25,7 +25,11 @@ def cases(setting: Setting) -> Iterator[Case]:
         made = MADE(features, hidden_features=(hidden, hidden), device=setting.device)
         network = made.network
         masks = [mask_of(layer).to(setting.device, torch.float32) for layer in network.layers]
-        candidates = {OURS: _ours(network, setting.device), "dense": _chain(network, [None] * 3), "W * M": _chain(network, masks)}
+        candidates = {
+            OURS: _ours(network, setting.device),
+            "dense": _chain(network, [None] * 3),
+            "W * M": _chain(network, masks),
+        }
         inputs = leaves(torch.randn(batch, features, device=setting.device), *parameters_of(made))
         shape = f"{batch} x {features}, hidden {hidden} x 2"
         yield from both_modes(OPERATION, shape, candidates, candidates["W * M"], inputs, work(network, batch))

@@ -1,0 +1,134 @@
+"""Whole models: a training step and a density evaluation of a masked autoregressive flow.
+
+Work: that of its networks, see ops/masked_mlp; a step also reads weights, gradients and Adam's two moments and writes
+weights and moments.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastgen import flows
+from fastgen.nn import MADE
+
+from .case import OURS, Case, Setting, Work, relative_error
+from .ops import masked_mlp
+from .plain import PlainMAF, parameters_of
+
+STEP_TARGETS = {"W * M, Adam": 2.0, "compiled W * M, fused Adam": 1.6}
+EVALUATION_TARGETS = {"W * M": 2.6}
+
+# Small enough that the model stays what it was checked to be.
+LEARNING_RATE = 1e-6
+
+
+class Sizes(NamedTuple):
+    batch: int
+    features: int
+    hidden: int
+    transforms: int = 5
+
+    def __str__(self) -> str:
+        return f"{self.batch} x {self.features}, {self.transforms} x hidden {self.hidden} x 2"
+
+
+def cases(setting: Setting) -> Iterator[Case]:
+    if setting.device == "cuda":
+        yield from _maf(Sizes(4096, 64, 512), setting, {}, {})
+        return
+    yield from _maf(Sizes(256, 64, 512), setting, STEP_TARGETS, EVALUATION_TARGETS)
+    if not setting.quick:
+        yield from _maf(Sizes(64, 8, 64), setting, {}, {})
+
+
+def _maf(
+    sizes: Sizes, setting: Setting, step_targets: dict[str, float], evaluation_targets: dict[str, float]
+) -> Iterator[Case]:
+    device = setting.device
+    x = torch.randn(sizes.batch, sizes.features, device=device)
+    hidden = (sizes.hidden, sizes.hidden)
+    ours = flows.MAF(sizes.features, transforms=sizes.transforms, hidden_features=hidden).to(device)
+    plain, eager, compiled = PlainMAF(ours), PlainMAF(ours), PlainMAF(ours)
+    compiled_log_prob = torch.compile(compiled.log_prob)
+    peers = {} if setting.quick else _peers(sizes, device)
+
+    def error() -> float:
+        truth = PlainMAF(ours).double()
+        found = _value_and_gradients([p for made in _networks(ours) for p in parameters_of(made)], ours.log_prob, x)
+        return relative_error(found, _value_and_gradients(list(truth.parameters()), truth.log_prob, x.double()))
+
+    steps = {
+        OURS: _step(ours, ours.log_prob, x, fused=True),
+        "W * M, Adam": _step(eager, eager.log_prob, x),
+        "compiled W * M, fused Adam": _step(compiled, compiled_log_prob, x, fused=True),
+        **{f"{name}, fused Adam": _step(model, log_prob, x, fused=True) for name, (model, log_prob) in peers.items()},
+    }
+    evaluations = {OURS: ours.log_prob, "W * M": plain.log_prob, "compiled W * M": compiled_log_prob}
+    evaluations |= {name: log_prob for name, (_, log_prob) in peers.items()}
+    forward, backward = _work(ours, sizes.batch)
+    parameters = sum(p.numel() for p in ours.parameters())
+    yield Case(
+        "MAF", "step", str(sizes), steps, error, forward + backward + Work(0, 28 * parameters), step_targets, device=device
+    )
+    calls = {name: _no_grad(log_prob, x) for name, log_prob in evaluations.items()}
+    yield Case("MAF", "log_prob, no gradients", str(sizes), calls, error, forward, evaluation_targets, device=device)
+
+
+def _step(
+    model: nn.Module, log_prob: Callable[[Tensor], Tensor], x: Tensor, *, fused: bool | None = None
+) -> Callable[[], None]:
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=fused)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (-log_prob(x).mean()).backward()
+        optimizer.step()
+
+    return step
+
+
+def _no_grad(log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], Tensor]:
+    return torch.no_grad()(lambda: log_prob(x))
+
+
+def _value_and_gradients(parameters: list[Tensor], log_prob: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, ...]:
+    value = log_prob(x)
+    return (value, *torch.autograd.grad(value.mean(), parameters))
+
+
+def _work(flow: flows.MAF, batch: int) -> tuple[Work, Work]:
+    passes = [masked_mlp.work(made.network, batch) for made in _networks(flow)]
+    forward, backward = zip(*passes, strict=True)
+    return sum(forward, Work(0, 0)), sum(backward, Work(0, 0))
+
+
+def _networks(flow: flows.MAF) -> list[MADE]:
+    return [module for module in flow.modules() if isinstance(module, MADE)]
+
+
+def _peers(sizes: Sizes, device: str) -> dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]]:
+    """Masked autoregressive flows of the same size from other libraries, where they are installed."""
+    hidden = [sizes.hidden] * 2
+    found: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]] = {}
+    if importlib.util.find_spec("nflows"):
+        from nflows.distributions import StandardNormal
+        from nflows.flows import Flow
+        from nflows.transforms import CompositeTransform, MaskedAffineAutoregressiveTransform, ReversePermutation
+
+        layers = []
+        for _ in range(sizes.transforms):
+            made = MaskedAffineAutoregressiveTransform(sizes.features, sizes.hidden, num_blocks=1, use_residual_blocks=False)
+            layers += [ReversePermutation(sizes.features), made]
+        model = Flow(CompositeTransform(layers), StandardNormal([sizes.features])).to(device)
+        found["nflows"] = model, model.log_prob
+    if importlib.util.find_spec("zuko"):
+        from zuko.flows import MAF
+
+        zuko = MAF(sizes.features, transforms=sizes.transforms, hidden_features=hidden).to(device)
+        found["zuko"] = zuko, lambda x: zuko().log_prob(x)
+    return found
