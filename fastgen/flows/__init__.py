@@ -9,11 +9,11 @@ from .permutation import Permutation
 from .transform import Composed, Inverse, Transform
 
 __all__ = [
+    "MAF",
     "Composed",
     "Flow",
     "Inverse",
     "Logit",
-    "MAF",
     "MaskedAutoregressiveTransform",
     "Permutation",
     "StandardNormal",

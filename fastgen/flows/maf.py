@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -43,6 +42,8 @@ class MAF(Flow):
     Raises:
         ValueError, TypeError: an argument out of its range or of no meaning.
     """
+
+    transform: Composed
 
     def __init__(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +72,7 @@ class Composed(Transform):
             flat.extend(transform if isinstance(transform, Composed) else [transform])
         if not flat:
             raise ValueError("transforms: expected at least one, found none")
-        self.transforms = nn.ModuleList(flat)
+        self.transforms = cast("Sequence[Transform]", nn.ModuleList(flat))
 
     def forward(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
         for transform in self.transforms:

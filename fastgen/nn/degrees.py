@@ -37,7 +37,11 @@ def feature_degrees(order: str | Sequence[int] | Tensor, features: int, rng: ran
             return torch.tensor([rng.random() for _ in range(features)], dtype=torch.float64).argsort() + 1
         return natural.flip(0) if order == "reversed" else natural
     degrees = torch.as_tensor(order, device="cpu")
-    if degrees.shape != (features,) or degrees.is_floating_point() or not torch.equal(degrees.sort().values, natural.to(degrees)):
+    if (
+        degrees.shape != (features,)
+        or degrees.is_floating_point()
+        or not torch.equal(degrees.sort().values, natural.to(degrees))
+    ):
         raise ValueError(f"order: expected a permutation of 1..{features}, found {degrees.tolist()}")
     return degrees.to(torch.int64, copy=True)
 

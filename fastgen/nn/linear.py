@@ -29,6 +29,8 @@ class MaskedLinear(Planned[LinearPlan]):
         ValueError, TypeError: a width below 1, degrees of another length or dtype, an unknown activation.
     """
 
+    bias: nn.Parameter | None
+
     def __init__(
         self,
         in_features: int,

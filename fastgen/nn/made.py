@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -102,16 +102,21 @@ class MADE(Planned[NetworkPlan]):
             return MaskedLinear(len(inputs), len(outputs), *degrees, strict=strict, device=device, dtype=dtype, **options)
 
         described = self.network.layers
-        self.layers = nn.ModuleList(layer(d.in_degrees, d.out_degrees, d.strict, activation=d.activation) for d in described)
+        layers = [layer(d.in_degrees, d.out_degrees, d.strict, activation=d.activation) for d in described]
+        self.layers = cast("Sequence[MaskedLinear]", nn.ModuleList(layers))
         inputs, outputs = described[0].in_degrees, described[-1].out_degrees
         self.direct = layer(inputs, outputs, True, bias=False) if self.network.direct else None
         first_width = len(described[0].out_degrees)
-        self.context = nn.Linear(context_features, first_width, bias=False, device=device, dtype=dtype) if context_features else None
+        self.context = (
+            nn.Linear(context_features, first_width, bias=False, device=device, dtype=dtype) if context_features else None
+        )
         self._start_small()
 
     @torch.no_grad()
     def _start_small(self) -> None:
-        ends = [layer for layer, described in zip(self.layers, self.network.layers, strict=True) if described.residual is not None]
+        ends = [
+            layer for layer, described in zip(self.layers, self.network.layers, strict=True) if described.residual is not None
+        ]
         for layer in (*ends, self.layers[-1], self.direct):
             if layer is not None:
                 for parameter in layer.parameters():
@@ -135,7 +140,7 @@ class MADE(Planned[NetworkPlan]):
 
     def evaluate(self, x: Tensor, context_terms: Tensor | None) -> Tensor:
         """The outputs (..., D, P) for x (..., D) and what `context_terms` made of a context."""
-        params = [p for layer in self.layers for p in (layer.weight, layer.bias)]
+        params: list[Tensor | None] = [p for layer in self.layers for p in (layer.weight, layer.bias)]
         if self.direct is not None:
             params.append(self.direct.weight)
         if context_terms is not None:
@@ -150,9 +155,7 @@ class MADE(Planned[NetworkPlan]):
         return f"features={self.features}, context_features={self.context_features}, outputs={self.outputs}"
 
 
-def _check_sizes(
-    features: int, hidden_features: Sequence[int], context_features: int, outputs: int, residual: bool
-) -> None:
+def _check_sizes(features: int, hidden_features: Sequence[int], context_features: int, outputs: int, residual: bool) -> None:
     for name, value, least in (("features", features, 1), ("context_features", context_features, 0), ("outputs", outputs, 1)):
         if value < least:
             raise ValueError(f"{name}: expected at least {least}, found {value}")
