@@ -129,7 +129,7 @@ def both_modes(
         expected = with_gradients(truth, leaves(*(t.double() for t in inputs)), [g.double() for g in grads])
         return relative_error(with_gradients(candidates[OURS], inputs, grads), expected)
 
-    calls = {
+    calls: dict[str, dict[str, Callable[[], object]]] = {
         "forward": {name: without_gradients(run, inputs) for name, run in candidates.items()},
         "forward+backward": {name: partial(with_gradients, run, inputs, grads) for name, run in candidates.items()},
     }

@@ -69,8 +69,8 @@ def _memory(case: MemoryCase) -> Iterator[Row]:
     extra = {name: max(0, peak_bytes(make_call) - case.returned) for name, make_call in case.candidates.items()}
     # Resident memory is counted in pages, so none at all is known to less than one page.
     ours = max(extra[OURS], _PAGE)
-    for name, found in (extra | case.allowed).items():
-        ratio = (found / ours,) * 3 if name != OURS else (None,) * 3
+    for name, found in {**extra, **case.allowed}.items():
+        ratio = found / ours if name != OURS else None
         yield Row(
             case.operation,
             case.mode,
@@ -80,8 +80,12 @@ def _memory(case: MemoryCase) -> Iterator[Row]:
             backends.cpu_variant() or "reference",
             name,
             "extra memory",
-            *(found / 2**20,) * 3,
-            *ratio,
+            value=found / 2**20,
+            low=found / 2**20,
+            high=found / 2**20,
+            ratio=ratio,
+            ratio_low=ratio,
+            ratio_high=ratio,
             target=1.0 if name in case.allowed else None,
         )
 
@@ -109,8 +113,12 @@ def _time(case: Case, quick: bool) -> Iterator[Row]:
             instructions,
             name,
             "time",
-            *milliseconds,
-            *(ratio if ratio else (None, None, None)),
+            value=milliseconds.median,
+            low=milliseconds.low,
+            high=milliseconds.high,
+            ratio=ratio.median if ratio else None,
+            ratio_low=ratio.low if ratio else None,
+            ratio_high=ratio.high if ratio else None,
             target=case.targets.get(name),
             roof=roof,
             bound="arithmetic" if arithmetic >= transfer else "bandwidth",

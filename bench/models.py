@@ -68,7 +68,11 @@ def _maf(
         "compiled W * M, fused Adam": _step(compiled, compiled_log_prob, x, fused=True),
         **{f"{name}, fused Adam": _step(model, log_prob, x, fused=True) for name, (model, log_prob) in peers.items()},
     }
-    evaluations = {OURS: ours.log_prob, "W * M": plain.log_prob, "compiled W * M": compiled_log_prob}
+    evaluations: dict[str, Callable[[Tensor], Tensor]] = {
+        OURS: ours.log_prob,
+        "W * M": plain.log_prob,
+        "compiled W * M": compiled_log_prob,
+    }
     evaluations |= {name: log_prob for name, (_, log_prob) in peers.items()}
     forward, backward = _work(ours, sizes.batch)
     parameters = sum(p.numel() for p in ours.parameters())

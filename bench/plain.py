@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastgen.flows import MAF, MaskedAutoregressiveTransform
+from fastgen.flows import Flow, MaskedAutoregressiveTransform
 from fastgen.nn import MADE
 from fastgen.reference import ACTIVATIONS, MaskedLayer, MaskedNetwork, degree_mask
 
@@ -21,7 +21,7 @@ def mask_of(layer: MaskedLayer) -> Tensor:
 
 def parameters_of(made: MADE) -> list[Tensor]:
     """Weight and bias of every layer, in order."""
-    return [p for layer in made.layers for p in (layer.weight, layer.bias)]
+    return [p for layer in made.layers for p in layer.parameters()]
 
 
 def masked_chain(x: Tensor, network: MaskedNetwork, params: Sequence[Tensor], masks: Sequence[Tensor | None]) -> Tensor:
@@ -33,22 +33,26 @@ def masked_chain(x: Tensor, network: MaskedNetwork, params: Sequence[Tensor], ma
 
 
 class PlainMAF(nn.Module):
-    """The same density as a `fastgen.flows.MAF` without preprocessing and context, from copies of its parameters."""
+    """The density of a stack of masked autoregressive transforms, with W * M formed in every layer on every call.
 
-    def __init__(self, flow: MAF) -> None:
+    It has copies of the flow's parameters and stays on their device. A flow with a context, residual or direct connections is
+    beyond it; other transforms than autoregressive ones are left out.
+    """
+
+    def __init__(self, flow: Flow) -> None:
         super().__init__()
         transforms = [t for t in flow.modules() if isinstance(t, MaskedAutoregressiveTransform)]
-        self.networks = [t.made.network for t in transforms]
         self.scale_map = transforms[0].scale_map
-        self.params = nn.ModuleList(nn.ParameterList(p.detach().clone() for p in parameters_of(t.made)) for t in transforms)
-        # Plain tensors, in each network's order: the layers' masks as the numbers that W is multiplied with.
+        self.networks = [t.made.network for t in transforms]
+        self.params = [[nn.Parameter(p.detach().clone()) for p in parameters_of(t.made)] for t in transforms]
         self.masks = [[mask_of(layer).to(self.params[0][0]) for layer in network.layers] for network in self.networks]
+        self.registered = nn.ParameterList(p for params in self.params for p in params)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """x (..., D) -> (...) in nats."""
         log_det = torch.zeros((), dtype=x.dtype, device=x.device)
         for network, params, masks in zip(self.networks, self.params, self.masks, strict=True):
-            shift, raw = masked_chain(x, network, list(params), masks).unbind(-1)
+            shift, raw = masked_chain(x, network, params, masks).unbind(-1)
             log_scale = self.scale_map(raw)
             x = (x - shift) * (-log_scale).exp()
             log_det = log_det - log_scale.sum(-1)

@@ -81,7 +81,7 @@ def comparison(
         return F.linear(x, weight * mask, bias)
 
     inputs = leaves(x, weight / fan_in**0.5, bias)
-    candidates = {OURS: ours, "dense": F.linear, "W * M": masked}
+    candidates: dict[str, Callable[..., Tensor]] = {OURS: ours, "dense": F.linear, "W * M": masked}
     shape = f"{batch} x {fan_in} -> {fan_out}"
     yield from both_modes(OPERATION, shape, candidates, masked, inputs, work(layer, batch, dtype), targets)
 
