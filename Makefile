@@ -1,0 +1,62 @@
+# `make demo` and `make test` each do all that is needed on a fresh machine. PYTHON: 3.10 or later.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --constraint constraints.txt
+INSTALLED := $(VENV)/.installed
+
+# The tree as it is installed, for tools that read files: kernels/ and bench/ inside fastgen.
+PACKAGE := build/package
+PYTHON_SOURCES := fastgen kernels bench tests
+CXX_SOURCES = $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
+
+.PHONY: setup demo test lint types contract format bench package gpu clean tree
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt CMakeLists.txt $(CXX_SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	$(PIP) torch numpy setuptools wheel scikit-build-core pybind11 cmake ninja
+	.ci/triton $(BIN)/python
+	$(PIP) --no-build-isolation --editable '.[dev,peers]'
+	touch $@
+
+demo: setup
+	$(BIN)/fastgen demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check $(PYTHON_SOURCES)
+	$(BIN)/ruff format --check $(PYTHON_SOURCES)
+	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
+
+format: setup
+	$(BIN)/ruff check --fix $(PYTHON_SOURCES)
+	$(BIN)/ruff format $(PYTHON_SOURCES)
+	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+types: setup tree
+	$(BIN)/mypy
+
+contract: setup tree
+	cd $(PACKAGE) && $(abspath $(BIN))/lint-imports --config $(CURDIR)/pyproject.toml
+
+tree:
+	rm -rf $(PACKAGE)/fastgen
+	mkdir -p $(PACKAGE)/fastgen
+	ln -s $(CURDIR)/fastgen/* $(CURDIR)/kernels $(CURDIR)/bench $(PACKAGE)/fastgen
+
+bench: setup
+	$(BIN)/python -m fastgen.bench --without-avx512 --json bench/results/cpu.json
+
+package: setup
+	.ci/package $(BIN)/python
+
+gpu:
+	.ci/gpu $(PYTHON)
+
+clean:
+	rm -rf build dist $(VENV)
