@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,13 @@ def register(schema: str, run: Callable, fake: Callable) -> None:
     torch.library.register_fake(f"fastgen::{name}", fake, lib=_library)
 
 
+def apply(function: type[torch.autograd.Function], *args: Any) -> Any:
+    """`function.apply(*args)`, less the inspection of its signature, which costs more than the rest of a small call."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return function.apply(*args)
+    return super(torch.autograd.Function, function).apply(*args)  # type: ignore[misc]
+
+
 def differentiable(
     function: Callable, inputs: Sequence[Tensor | None], needed: Sequence[bool], grad_outputs: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
@@ -32,7 +40,9 @@ def differentiable(
     views = [t.view_as(t) if isinstance(t, Tensor) else t for t in inputs]
     outputs = function(*views)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    pairs = [(o, g) for o, g in zip(outputs, grad_outputs, strict=True) if g is not None]
+    pairs = [(o, g) for o, g in zip(outputs, grad_outputs, strict=True) if g is not None and o.requires_grad]
+    if not pairs:
+        return [None for _ in needed]
     wanted = [v for v, n in zip(views, needed, strict=True) if n]
     grads = iter(
         torch.autograd.grad([o for o, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, allow_unused=True)

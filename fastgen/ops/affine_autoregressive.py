@@ -11,7 +11,7 @@ from .. import backends, reference
 from ..reference import ScaleMap
 from ..reference.accumulate import accumulator
 from . import _check
-from ._library import differentiable, register, twice_differentiable
+from ._library import apply, differentiable, register, twice_differentiable
 
 
 def _forward(
@@ -105,8 +105,9 @@ class _AffineAutoregressive(torch.autograd.Function):
         inputs = ctx.saved_tensors
         needs = ctx.needs_input_grad[:3]
         grads: Sequence[Tensor | None] = (None, None, None)
+        passed = grad_log_det if ctx.needs_input_grad[3] else None
         if not any(needs) or (grad_z is None and grad_log_det is None):
-            return *grads, grad_log_det, None, None
+            return *grads, passed, None, None
         if twice_differentiable():
 
             def definition(x: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,7 +119,7 @@ class _AffineAutoregressive(torch.autograd.Function):
                 grad_z, grad_log_det, *inputs, ctx.inverse, *ctx.scale_map.code, needs
             )
             grads = [g if n else None for g, n in zip(raw, needs, strict=True)]
-        return *grads, grad_log_det, None, None
+        return *grads, passed, None, None
 
 
 def affine_autoregressive(
@@ -154,9 +155,9 @@ def affine_autoregressive(
     if backends.choose("affine_autoregressive", x, shift, log_scale, log_det).backend == "reference":
         return reference.affine_autoregressive(x, shift, log_scale, inverse=inverse, scale_map=scale_map, log_det=log_det)
     if x.dim() == 2:
-        return _AffineAutoregressive.apply(x, shift, log_scale, log_det, inverse, scale_map)
+        return apply(_AffineAutoregressive, x, shift, log_scale, log_det, inverse, scale_map)
     rows = (t.reshape(-1, t.shape[-1]) for t in (x, shift, log_scale))
-    z, total = _AffineAutoregressive.apply(*rows, None if log_det is None else log_det.reshape(-1), inverse, scale_map)
+    z, total = apply(_AffineAutoregressive, *rows, None if log_det is None else log_det.reshape(-1), inverse, scale_map)
     return z.view(x.shape), total.view(x.shape[:-1])
 
 

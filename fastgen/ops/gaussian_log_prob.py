@@ -11,7 +11,7 @@ from .. import backends, reference
 from ..reference import ScaleMap
 from ..reference.accumulate import accumulator
 from . import _check
-from ._library import differentiable, register, twice_differentiable
+from ._library import apply, differentiable, register, twice_differentiable
 
 
 def _forward(
@@ -129,9 +129,9 @@ def gaussian_log_prob(
     if backends.choose("gaussian_log_prob", x, mean, log_scale).backend == "reference":
         return reference.gaussian_log_prob(x, mean, log_scale, scale_map=scale_map)
     if x.dim() == 2:
-        return _GaussianLogProb.apply(x, _expanded(mean, x), _expanded(log_scale, x), scale_map)
+        return apply(_GaussianLogProb, x, _expanded(mean, x), _expanded(log_scale, x), scale_map)
     rows = (t if t is None else t.reshape(-1, t.shape[-1]) for t in (x, _expanded(mean, x), _expanded(log_scale, x)))
-    return _GaussianLogProb.apply(*rows, scale_map).view(x.shape[:-1])
+    return apply(_GaussianLogProb, *rows, scale_map).view(x.shape[:-1])
 
 
 def _expanded(t: Tensor | None, x: Tensor) -> Tensor | None:
