@@ -1,0 +1,84 @@
+"""Kernels that go over rows once: the shape of their tiles, and their loads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._launch import device_of
+from ._math import widen
+
+
+@dataclass(frozen=True)
+class RowTile:
+    """What one program holds at a time: `rows` x `columns` elements."""
+
+    rows: int
+    columns: int
+    num_warps: int
+
+
+def row_tile(x: Tensor) -> RowTile:
+    """The tile for x of shape (B, D): 2048 elements, 16 a thread, but so few rows that every multiprocessor has two programs."""
+    batch, features = x.shape
+    columns = min(triton.next_power_of_2(features), 1024)
+    rows = min(2048 // columns, triton.next_power_of_2(triton.cdiv(batch, 2 * device_of(x).processors)))
+    return RowTile(rows, columns, num_warps=4 if rows * columns >= 1024 else 1)
+
+
+def interleaved(a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether b's elements follow a's one by one, as the two columns of a (B, D, 2) do: then one wide load fetches both."""
+    if a is None or b is None:
+        return False
+    return a.stride(1) == 2 and a.stride() == b.stride() and b.data_ptr() == a.data_ptr() + a.element_size()
+
+
+def strides(t: Tensor | None) -> tuple[int, ...]:
+    """t's strides, zeros for None."""
+    return (0, 0) if t is None else t.stride()
+
+
+@triton.jit
+def load_row_values(pointer, row, stride, mask):
+    """One value per row, widened; 0 outside the mask and for an absent tensor."""
+    if pointer is None:
+        return tl.zeros(row.shape, tl.float32)
+    else:
+        return widen(tl.load(pointer + row.to(tl.int64) * stride, mask=mask, other=0.0))
+
+
+@triton.jit
+def load_tile(pointer, row, column, row_stride, column_stride, mask):
+    """A tile at rows x columns, widened; 0 outside the mask and for an absent tensor."""
+    if pointer is None:
+        return tl.zeros(mask.shape, tl.float32)
+    else:
+        # 64-bit: any stride may be large.
+        offsets = row.to(tl.int64)[:, None] * row_stride + column.to(tl.int64)[None, :] * column_stride
+        return widen(tl.load(pointer + offsets, mask=mask, other=0.0))
+
+
+@triton.jit
+def load_pair(
+    first, second, row, column, first_row, first_column, second_row, second_column, mask, INTERLEAVED: tl.constexpr
+):
+    """The same tile of two tensors, in one load where they are interleaved."""
+    if INTERLEAVED:
+        offsets = row.to(tl.int64)[:, None, None] * first_row + column[None, :, None] * 2 + tl.arange(0, 2)[None, None, :]
+        a, b = tl.split(tl.load(first + offsets, mask=mask[:, :, None], other=0.0))
+        return widen(a), widen(b)
+    else:
+        a = load_tile(first, row, column, first_row, first_column, mask)
+        b = load_tile(second, row, column, second_row, second_column, mask)
+        return a, b
+
+
+@triton.jit
+def store_tile(pointer, row, column, row_stride, value, mask):
+    """Stores a tile of a row-major tensor; nothing where there is none."""
+    if pointer is not None:
+        offsets = row.to(tl.int64)[:, None] * row_stride + column[None, :]
+        tl.store(pointer + offsets, value.to(pointer.dtype.element_ty), mask=mask)
