@@ -1,7 +1,7 @@
 """Normalizing flows: invertible transforms with their log-determinants, compositions and base distributions."""
 
 from .autoregressive import MaskedAutoregressiveTransform
-from .base import StandardNormal
+from .base import Distribution, StandardNormal
 from .elementwise import Logit, Standardise, UnitInterval, dequantise
 from .flow import Flow
 from .maf import MAF
@@ -11,6 +11,7 @@ from .transform import Composed, Inverse, Transform
 __all__ = [
     "MAF",
     "Composed",
+    "Distribution",
     "Flow",
     "Inverse",
     "Logit",

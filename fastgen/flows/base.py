@@ -7,10 +7,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..ops import gaussian_log_prob
+from ..ops import _check
+from ..ops.gaussian_log_prob import gaussian_log_prob
 
 
-class StandardNormal(nn.Module):
+class Distribution(nn.Module):
+    """What a flow asks of its base. A subclass gives both methods."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """z (..., D) -> (...) in nats: float64 for float64 noise, else float32."""
+        raise NotImplementedError
+
+    def sample(self, shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
+        """(*shape, D), drawn from `generator` or from torch's own."""
+        raise NotImplementedError
+
+
+class StandardNormal(Distribution):
     """The standard normal distribution of D features. Raises ValueError for fewer than one."""
 
     like: Tensor
@@ -24,11 +37,10 @@ class StandardNormal(nn.Module):
         self.register_buffer("like", torch.zeros(0, device=device, dtype=dtype), persistent=False)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """z (..., D) -> (...) in nats."""
+        _check.features(z, "z", self.features)
         return gaussian_log_prob(z)
 
     def sample(self, shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
-        """(*shape, D), drawn from `generator` or from torch's own."""
         size = (*shape, self.features)
         return torch.randn(size, dtype=self.like.dtype, device=self.like.device, generator=generator)
 

@@ -15,9 +15,10 @@ from .transform import Transform, spread_log_det
 
 
 def dequantise(pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Integer grey levels 0..L-1 -> continuous ones in [0, L): noise from U[0, 1) is added (Uria et al. 2013, section 5.2).
+    """Integer grey levels 0..L-1 -> continuous ones in [0, L): noise from U[0, 1) is added.
 
-    A density of the result, per unit of one grey level, bounds the log-probability of the integers from below.
+    The mean log-density of the result, per unit of one grey level, is at most the log-probability of the integers (Theis et
+    al. 2016, "A note on the evaluation of generative models").
 
     Args:
         pixels: any shape; integers, or floating numbers of integer value.
@@ -58,9 +59,9 @@ class UnitInterval(Transform):
 
 
 class Logit(Transform):
-    """z = log(p / (1 - p)), p = alpha + (1 - 2 alpha) x, for x in [0, 1] (Dinh et al. 2017, section 4.1).
+    """z = log(p / (1 - p)), p = alpha + (1 - 2 alpha) x, for x in [0, 1] (Papamakarios et al. 2017).
 
-    alpha > 0 keeps x = 0 and x = 1 finite. The inverse of any z lies in (-alpha, 1 + alpha) / (1 - 2 alpha), shifted to x.
+    alpha > 0 keeps x = 0 and x = 1 finite, and lets the inverse reach alpha / (1 - 2 alpha) beyond either.
 
     Raises ValueError unless 0 <= alpha < 1/2.
     """

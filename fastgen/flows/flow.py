@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .base import StandardNormal
+from .base import Distribution, StandardNormal
 from .transform import Transform
 
 
@@ -20,10 +20,15 @@ def sample_shape(n: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def match_context(x: Tensor, context: Tensor | None) -> Tensor:
-    """x (..., D), repeated where a context (..., F) has more rows."""
+    """x (..., D), repeated where a context (..., F) has more rows. Raises ValueError where the two do not broadcast."""
     if context is None or context.dim() < 2 or x.shape[:-1] == context.shape[:-1]:
         return x
-    return x.expand(*torch.broadcast_shapes(x.shape[:-1], context.shape[:-1]), x.shape[-1])
+    try:
+        batch = torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
+    except RuntimeError:
+        found = f"{tuple(context.shape)} with x of {tuple(x.shape)}"
+        raise ValueError(f"context: expected a batch that broadcasts with x's, found shape {found}") from None
+    return x.expand(*batch, x.shape[-1])
 
 
 class Flow(nn.Module):
@@ -32,11 +37,11 @@ class Flow(nn.Module):
     log p(x) = log p_base(z) + log|det dz/dx| at z = transform(x) (Rezende & Mohamed 2015, equation 5).
 
     Attributes:
-        base: a distribution of z with `log_prob(z)` and `sample(shape, generator=...)`.
+        base: the distribution of z.
         transform: data to noise, the whole composition.
     """
 
-    def __init__(self, base: StandardNormal, transform: Transform) -> None:
+    def __init__(self, base: Distribution, transform: Transform) -> None:
         super().__init__()
         self.base = base
         self.transform = transform

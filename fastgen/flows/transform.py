@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..ops import gaussian_log_prob
+from ..ops.gaussian_log_prob import gaussian_log_prob
 from ..reference.accumulate import accumulator
 
 

@@ -17,7 +17,7 @@ from ..reference.accumulate import accumulator
 class BernoulliMADE(nn.Module):
     """P(x) = prod_i Bernoulli(x_i; sigmoid(l_i)) of binary x, with the logit l_i from a MADE of the features before i.
 
-    Germain et al. 2015, "MADE: Masked Autoencoder for Distribution Estimation", equation 6.
+    Germain et al. 2015, "MADE: Masked Autoencoder for Distribution Estimation".
 
     Args:
         features: D.

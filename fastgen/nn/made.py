@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..ops import MaskedLayer, MaskedNetwork, NetworkPlan, make_network_plan, masked_mlp
+from ..ops import MaskedLayer, MaskedNetwork, NetworkPlan, _check, make_network_plan, masked_mlp
 from ..reference import activation_name
 from .degrees import draw_seed, feature_degrees, hidden_degrees
 from .linear import MaskedLinear
@@ -67,7 +67,7 @@ class MADE(Planned[NetworkPlan]):
     ) -> None:
         super().__init__()
         _check_sizes(features, hidden_features, context_features, outputs, residual)
-        if seed is None and (hidden_degrees == "random" or isinstance(order, str) and order == "random"):
+        if seed is None and (hidden_degrees == "random" or (isinstance(order, str) and order == "random")):
             seed = draw_seed()
         rng = random.Random(seed)
         self.features, self.context_features, self.outputs = features, context_features, outputs
@@ -125,7 +125,7 @@ class MADE(Planned[NetworkPlan]):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """x (..., D) and context (..., F), its batch broadcastable to x's, -> (..., D, P).
 
-        Raises ValueError for a context that is missing, not expected or of another width.
+        Raises ValueError or TypeError for a context that is missing, not expected, of another width, dtype or device.
         """
         return self.evaluate(x, self.context_terms(context))
 
@@ -136,6 +136,9 @@ class MADE(Planned[NetworkPlan]):
         if context is None or self.context is None or context.dim() == 0 or context.shape[-1] != self.context_features:
             expected = f"shape (..., {self.context_features})" if self.context is not None else "None"
             raise ValueError(f"context: expected {expected}, found {None if context is None else tuple(context.shape)}")
+        _check.floating(context, "context")
+        if _check.autocast_dtype(context) is None:
+            _check.like(context, "context", self.context.weight, "the weight")
         return self.context(context)
 
     def evaluate(self, x: Tensor, context_terms: Tensor | None) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fastgen.flows import (
     MAF,
     Composed,
+    Distribution,
     Flow,
     Logit,
     MaskedAutoregressiveTransform,
@@ -45,14 +46,14 @@ def test_the_fused_log_prob_equals_the_unfused_one(context_features: int, random
 
 
 def test_another_base_is_asked_for_its_log_prob(randomised) -> None:  # type: ignore[no-untyped-def]
-    class Wide(torch.nn.Module):
+    class Wide(Distribution):
         def log_prob(self, z: Tensor) -> Tensor:
             return torch.distributions.Normal(torch.zeros_like(z), 3.0).log_prob(z).sum(-1)
 
     transform = randomised(maf()).transform
     x = torch.randn(5, 3, dtype=torch.float64)
     z, log_det = transform(x)
-    torch.testing.assert_close(Flow(Wide(), transform).log_prob(x), Wide().log_prob(z) + log_det)  # type: ignore[arg-type]
+    torch.testing.assert_close(Flow(Wide(), transform).log_prob(x), Wide().log_prob(z) + log_det)
 
 
 @pytest.mark.parametrize("features", [1, 2])
@@ -156,7 +157,7 @@ def test_a_transform_of_ones_own_preprocesses_but_has_no_config() -> None:
 
     flow = maf(preprocess=[Own()])
     assert flow.log_prob(torch.randn(2, 3)).shape == (2,)
-    with pytest.raises(TypeError, match="preprocess: expected transforms of Logit.*found Own"):
+    with pytest.raises(TypeError, match=r"preprocess: expected transforms of Logit.*found Own"):
         _ = flow.config
 
 
@@ -290,6 +291,8 @@ def test_bad_calls_are_named() -> None:
         maf().sample(1, torch.zeros(2))
     with pytest.raises(ValueError, match=r"x: expected shape \(..., 3\)"):
         maf().log_prob(torch.zeros(2, 4))
+    with pytest.raises(ValueError, match=r"context: expected a batch that broadcasts with x's, found shape \(2, 1\) with"):
+        maf(context_features=1).log_prob(torch.zeros(4, 3), torch.zeros(2, 1))
     with pytest.raises(TypeError, match="hidden"):
         maf(hidden=3)
     assert isinstance(maf().transform[0], MaskedAutoregressiveTransform)

@@ -70,7 +70,7 @@ def test_shapes(n, context_shape) -> None:  # type: ignore[no-untyped-def]
     shape = (*((n,) if isinstance(n, int) else n), *(() if context_shape is None else context_shape[:-1]))
     x, log_prob = made.sample_and_log_prob(n, context)
     assert x.shape == (*shape, 5) and log_prob.shape == shape and not log_prob.requires_grad
-    assert torch.equal(made.log_prob(x, context), log_prob)
+    torch.testing.assert_close(made.log_prob(x, context), log_prob, rtol=1e-12, atol=1e-12)
     assert made(x, context).requires_grad
 
 

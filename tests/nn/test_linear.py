@@ -19,7 +19,7 @@ def layer(**options) -> MaskedLinear:  # type: ignore[no-untyped-def]
 
 
 def mask(strict: bool) -> torch.Tensor:
-    return IN < OUT[:, None] if strict else IN <= OUT[:, None]
+    return OUT[:, None] > IN if strict else OUT[:, None] >= IN
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -96,7 +96,7 @@ def test_bad_arguments_are_named(arguments: tuple, error: type[Exception], messa
 
 
 def test_an_unknown_activation_is_named() -> None:
-    with pytest.raises(ValueError, match="activation: expected one of identity, relu.*found 'swish'"):
+    with pytest.raises(ValueError, match=r"activation: expected one of identity, relu.*found 'swish'"):
         layer(activation="swish")
 
 

@@ -266,5 +266,9 @@ def test_bad_contexts_are_named() -> None:
         MADE(3, hidden_features=(4,), context_features=2)(x, x)
     with pytest.raises(ValueError, match=r"context: expected None, found \(2, 3\)"):
         MADE(3, hidden_features=(4,))(x, x)
+    with pytest.raises(TypeError, match=r"context: expected the weight's dtype torch.float32, found torch.float64"):
+        MADE(3, hidden_features=(4,), context_features=2)(x, torch.zeros(2, dtype=torch.float64))
+    with pytest.raises(TypeError, match=r"context: expected a floating dtype, found torch.int64"):
+        MADE(3, hidden_features=(4,), context_features=2)(x, torch.zeros(2, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"x: expected shape \(..., 3\)"):
         MADE(3, hidden_features=(4,))(torch.randn(2, 4))
