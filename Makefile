@@ -17,7 +17,7 @@ setup: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt CMakeLists.txt $(CXX_SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
-	$(PIP) torch numpy setuptools wheel scikit-build-core pybind11 cmake ninja
+	$(PIP) torch numpy setuptools scikit-build-core pybind11 cmake ninja
 	.ci/triton $(BIN)/python
 	$(PIP) --no-build-isolation --editable '.[dev,peers]'
 	touch $@

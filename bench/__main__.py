@@ -33,14 +33,17 @@ WITHOUT_AVX512 = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in NAMES]
+    if unknown:
+        parser.error(f"NAME: expected one of {', '.join(NAMES)}, found {unknown[0]}")
     if options.render:
         run, rows = report.read(options.render[0])
         report.render(options.render[1], "benchmarks", report.markdown(run, rows))
         return 0
     if options.device == "cuda" and not torch.cuda.is_available():
-        print("--device: expected cpu, found cuda on a machine without it", file=sys.stderr)
-        return 2
+        parser.error("--device: expected cpu, found cuda where torch finds no CUDA device")
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -62,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fastgen.bench", description="Measures fastgen against plain PyTorch.")
-    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*NAMES, []], help=f"what to measure: {', '.join(NAMES)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to measure: {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="few sizes, little time")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, help="threads of torch and of fastgen's kernels")

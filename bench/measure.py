@@ -77,7 +77,7 @@ def _memory(case: MemoryCase) -> Iterator[Row]:
             case.shape,
             _name(case.dtype),
             "cpu",
-            backends.cpu_variant() or "reference",
+            _instructions("cpu"),
             name,
             "extra memory",
             value=found / 2**20,
@@ -97,7 +97,7 @@ def _time(case: Case, quick: bool) -> Iterator[Row]:
             found = f"relative error {error:.1e}, at most {case.error_limit:.1e} expected"
             raise WrongResult(f"{case.operation}, {case.mode}, {case.shape}: {found}")
         times = interleave(case.candidates, device=case.device, seconds=_SECONDS[quick])
-        instructions = (backends.cpu_variant() or "reference") if case.device == "cpu" else case.device
+        instructions = _instructions(case.device)
     arithmetic = 1e3 * case.work.flops / ceilings.gemm_rate(case.device, case.dtype)
     transfer = 1e3 * case.work.bytes / ceilings.copy_bandwidth(case.device, case.work.bytes)
     roof = max(arithmetic, transfer)
@@ -125,6 +125,14 @@ def _time(case: Case, quick: bool) -> Iterator[Row]:
             share=roof / milliseconds.median,
             error=error if name == OURS else None,
         )
+
+
+def _instructions(device: str) -> str:
+    """What fastgen's kernels run with, and torch's where that differs."""
+    if device != "cpu":
+        return device
+    ours, theirs = backends.cpu_variant() or "reference", torch.backends.cpu.get_cpu_capability().lower()
+    return ours if ours in (theirs, "reference") else f"{ours}, torch {theirs}"
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -1,0 +1,35 @@
+"""An operation has one name, and that name is its address: whoever knows it knows every room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fastgen import backends, ops, reference
+
+ROOT = Path(__file__).parent.parent
+ROOMS = (
+    "fastgen/reference/{}.py",
+    "fastgen/ops/{}.py",
+    "kernels/{}.py",
+    "csrc/cpu/{}.cpp",
+    "tests/ops/test_{}.py",
+    "bench/ops/{}.py",
+)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("operation", backends.OPERATIONS)
+def test_every_operation_has_every_room(operation: str, room: str) -> None:
+    assert (ROOT / room.format(operation)).is_file()
+
+
+@pytest.mark.parametrize("operation", backends.OPERATIONS)
+def test_every_operation_is_called_by_its_name(operation: str) -> None:
+    assert operation in ops.__all__ and operation in reference.__all__
+
+
+def test_every_module_of_ops_is_an_operation_or_serves_them() -> None:
+    names = {path.stem for path in (ROOT / "fastgen" / "ops").glob("[a-z]*.py")}
+    assert names - {"plan"} == set(backends.OPERATIONS)
