@@ -1,10 +1,10 @@
 // The three products of a masked linear layer: forward, input gradient, weight gradient.
 //
-// In the order of degrees the mask is a staircase: sorted output o sees the first prefix[o] sorted inputs. Each product is
-// cut into panels of kPanel columns. A panel is packed once, with the mask applied, into a thread's own scratch, so that the
-// inner loop knows no mask and ends where the panel's staircase does. Panels, and chunks of rows where panels are few, go
-// to threads longest first. Every element of a result is summed by one thread in an order of its own: results do not depend
-// on scheduling or on the number of threads.
+// In the order of degrees the mask is a staircase: sorted output o sees the first prefix[o] sorted inputs. The right factor is
+// packed into panels of columns with the mask applied, so that the inner loop knows no mask and ends where the panel's
+// staircase does. The left factor is read where it lies, or packed into tiles where its columns are out of order or run
+// across memory. Panels, and chunks of tiles where panels are few, go to threads longest first. Every element of a result is summed by one thread in an order of its own: results do not depend on
+// scheduling or on the number of threads.
 #pragma once
 
 #include <omp.h>
@@ -20,44 +20,6 @@ namespace fastgen::cpu::FASTGEN_VARIANT {
 
 // Multiplications below which waking other threads costs more than it gains.
 constexpr int64_t kSerialWork = 1 << 18;
-
-// Rows [begin, end) in tiles of even height, so that no thin tile is left over.
-template <class F>
-FASTGEN_INLINE void for_tiles(int64_t begin, int64_t end, const F& f) {
-  const int64_t rows = end - begin, tiles = (rows + kTileRows - 1) / kTileRows;
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t first = begin + rows * t / tiles, last = begin + rows * (t + 1) / tiles;
-    f(first, static_cast<int>(last - first));
-  }
-}
-
-// How the columns of a product are dealt to threads: panels, each in `chunks` of its rows.
-struct Work {
-  int64_t panels, chunks, rows;
-  int threads;
-
-  Work(int64_t columns, int width, int64_t rows_, int64_t multiplications) : rows(rows_) {
-    panels = (columns + width - 1) / width;
-    threads = multiplications < kSerialWork ? 1 : omp_get_max_threads();
-    const int64_t wanted = threads == 1 ? 1 : (2 * threads + panels - 1) / panels;
-    chunks = most<int64_t>(1, least(wanted, rows / (2 * kTileRows)));
-  }
-  int64_t items() const { return panels * chunks; }
-  int64_t begin(int64_t chunk) const { return rows * chunk / chunks; }
-};
-
-// Calls f(panel, first row, last row, scratch) for every item, longest panels first: `descending` where the last is longest.
-template <class T, class F>
-void for_panels(const Work& work, bool descending, size_t scratch_per_thread, const F& f) {
-  static thread_local Scratch scratch;
-  T* const base = scratch.get<T>(scratch_per_thread * work.threads);
-#pragma omp parallel for schedule(dynamic, 1) num_threads(work.threads) if (work.threads > 1)
-  for (int64_t i = 0; i < work.items(); ++i) {
-    const int64_t p = descending ? work.panels - 1 - i / work.chunks : i / work.chunks, c = i % work.chunks;
-    f(p, work.begin(c), work.begin(c + 1), base + scratch_per_thread * omp_get_thread_num());
-  }
-  scratch.trim();
-}
 
 // A matrix of rows whose columns may be in another order.
 template <class T>
@@ -83,15 +45,67 @@ struct Columns {
   }
 };
 
-// The rows of `x` with their columns in sorted order: x itself where it is, else a copy in `scratch`.
+// Rows [0, rows) in tiles of even height, so that no thin tile is left over.
+struct Tiles {
+  int64_t rows;
+
+  int64_t count() const { return (rows + kTileRows - 1) / kTileRows; }
+  int64_t begin(int64_t t) const { return rows * t / count(); }
+  int height(int64_t t) const { return static_cast<int>(begin(t + 1) - begin(t)); }
+};
+
+// Packs a tile of x's rows: tile[k][i] = x[row + i][k], k < depth, i < m.
 template <class T>
-const T* sorted_columns(Columns<const T> x, int64_t rows, int64_t n, Scratch& scratch, int64_t& ld) {
-  if (!x.order) return ld = x.ld, x.data;
-  T* out = scratch.get<T>(rows * n);
-#pragma omp parallel for if (rows * n > kSerialWork)
-  for (int64_t b = 0; b < rows; ++b) x.read(b, 0, static_cast<int>(n), out + b * n);
-  return ld = n, out;
+void pack_tile_of_rows(Columns<const T> x, int64_t row, int m, int64_t depth, T* tile) {
+  for (int i = 0; i < m; ++i)
+    for (int64_t k = 0; k < depth; ++k) tile[k * kTileRows + i] = x.data[(row + i) * x.ld + x.at(k)];
 }
+
+// Packs a tile of x's columns: tile[k][i] = x[row + k][first + i], k < depth, i < m.
+template <class T>
+void pack_tile_of_columns(Columns<const T> x, int64_t row, int64_t depth, int64_t first, int m, T* tile) {
+  constexpr int R = kTileRows;
+  if (m == R && !x.order) {
+    const T* from = x.data + row * x.ld + first;
+    for (int64_t k = 0; k < depth; ++k) __builtin_memcpy(tile + k * R, from + k * x.ld, sizeof(T) * R);
+    return;
+  }
+  for (int64_t k = 0; k < depth; ++k) x.read(row + k, first, m, tile + k * R);
+}
+
+// One product: `tiles` of the left factor times panels over `columns`, `depth` deep. `pack(t, tile)` packs a tile of the left
+// factor, unless it is read in place, not `packed`. `item(first column, first tile, last tile, left, panel)` computes a panel for some
+// tiles, `left` holding all the packed ones and `panel` room for one. The longest panel is the last where `descending`, else
+// the first.
+template <class T, class Pack, class Item>
+void blocked_product(
+    Tiles tiles, int64_t depth, int64_t columns, int64_t multiplications, bool descending, bool packed, const Pack& pack,
+    const Item& item) {
+  static thread_local Scratch scratch;
+  const int64_t panels = (columns + kPanel<T> - 1) / kPanel<T>;
+  const int threads = multiplications < kSerialWork ? 1 : omp_get_max_threads();
+  const int64_t chunks = most<int64_t>(1, least((2 * threads + panels - 1) / panels, tiles.count() / 2));
+  const int64_t tile_size = packed ? depth * kTileRows : 0, panel_size = (depth + 1) * kPanel<T>;
+  T* const left = scratch.get<T>(tiles.count() * tile_size + threads * panel_size);
+  T* const panels_of_threads = left + tiles.count() * tile_size;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    if (packed) {
+#pragma omp for
+      for (int64_t t = 0; t < tiles.count(); ++t) pack(t, left + t * tile_size);
+    }
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t i = 0; i < panels * chunks; ++i) {
+      const int64_t p = descending ? panels - 1 - i / chunks : i / chunks, c = i % chunks;
+      item(p * kPanel<T>, tiles.count() * c / chunks, tiles.count() * (c + 1) / chunks, left,
+           panels_of_threads + omp_get_thread_num() * panel_size);
+    }
+  }
+  scratch.trim();
+}
+
+// Rows of the batch that are packed at a time: what a call works in does not grow with the batch beyond that.
+constexpr int64_t kBatchChunk = 1024;
 
 // Where a forward product goes: y = act(sum + bias + addend), and the sums before `act` where they are wanted.
 template <class T>
@@ -152,16 +166,12 @@ void pack_outputs(const T* weight, const Staircase& s, int64_t first, int n, int
     for (int64_t k = 0; k < depth; ++k) panel[k * kPanel<T> + j] = T(0);
 }
 
-// y = act(x W^T + bias + addend) under the mask. `bias` may be null.
+// y = act(x W^T + bias + addend) under the mask, for rows [row, row + tiles.rows). `bias` may be null.
 template <class T>
-void forward_product(
-    Columns<const T> x, const T* weight, const T* bias, const Staircase& s, int64_t rows, const ForwardOutput<T>& out) {
-  static thread_local Scratch sorted;
-  int64_t ldx;
-  const T* xs = sorted_columns(x, rows, s.in, sorted, ldx);
-  const Work work(s.out, kPanel<T>, rows, rows * s.in * s.out / 2);
-  for_panels<T>(work, true, (s.in + 1) * kPanel<T>, [&](int64_t p, int64_t begin, int64_t end, T* panel) {
-    const int64_t first = p * kPanel<T>;
+void forward_chunk(
+    Columns<const T> x, const T* weight, const T* bias, const Staircase& s, int64_t row, Tiles tiles, const ForwardOutput<T>& out) {
+  const auto pack = [&](int64_t t, T* tile) { pack_tile_of_rows(x, row + tiles.begin(t), tiles.height(t), s.in, tile); };
+  const auto item = [&](int64_t first, int64_t begin, int64_t end, const T* left, T* panel) {
     const int n = static_cast<int>(least<int64_t>(kPanel<T>, s.out - first));
     const int64_t depth = s.prefix[first + n - 1];
     pack_outputs(weight, s, first, n, depth, panel);
@@ -169,18 +179,28 @@ void forward_product(
     for (int j = 0; j < kPanel<T>; ++j)
       biases[j] = bias && j < n ? bias[s.out_order ? s.out_order[first + j] : first + j] : T(0);
     const bool direct = n == kPanel<T> && !s.out_order && out.plain();
-    for_tiles(begin, end, [&](int64_t b, int m) {
+    for (int64_t t = begin; t < end; ++t) {
       alignas(64) T buffer[kTileRows * kPanel<T>];
-      Tile<T> tile{xs + b * ldx, ldx, 1, panel, depth, buffer, kPanel<T>, biases};
+      const int64_t b = row + tiles.begin(t);
+      Tile<T> tile{x.data + b * x.ld, x.ld, 1, panel, depth, buffer, kPanel<T>, biases};
+      if (x.order) tile.a = left + t * s.in * kTileRows, tile.row_step = 1, tile.k_step = kTileRows;
       if (direct) {
         tile.out = out.y + b * out.ld + first, tile.ld = out.ld;
         if (out.activation == Activation::relu) tile.floor = T(0);
       }
-      multiply_tile(m, tile);
+      multiply_tile(tiles.height(t), tile);
       if (!direct)
-        for (int i = 0; i < m; ++i) finish_row(out, s, b + i, first, n, buffer + i * kPanel<T>);
-    });
-  });
+        for (int i = 0; i < tiles.height(t); ++i) finish_row(out, s, b + i, first, n, buffer + i * kPanel<T>);
+    }
+  };
+  blocked_product<T>(tiles, s.in, s.out, tiles.rows * s.in * s.out / 2, true, x.order, pack, item);
+}
+
+template <class T>
+void forward_product(
+    Columns<const T> x, const T* weight, const T* bias, const Staircase& s, int64_t rows, const ForwardOutput<T>& out) {
+  for (int64_t row = 0; row < rows; row += kBatchChunk)
+    forward_chunk(x, weight, bias, s, row, Tiles{least(kBatchChunk, rows - row)}, out);
 }
 
 // Where an input gradient goes: gx = (sum + gx if accumulate) * act'(saved).
@@ -226,25 +246,34 @@ void finish_row(const GradientOutput<T>& out, const Staircase& s, int64_t row, i
   Columns<T>{out.gx, out.ld, s.in_order}.write(row, first, n, sums);
 }
 
-// gx = g W under the mask. `g` has its columns in sorted order.
+// gx = g W under the mask, for rows [row, row + tiles.rows). `g` is read in the order of s.out_order.
 template <class T>
-void input_gradient(
-    const T* g, int64_t ldg, const T* weight, const Staircase& s, int64_t rows, const GradientOutput<T>& out) {
-  const Work work(s.in, kPanel<T>, rows, rows * s.in * s.out / 2);
-  for_panels<T>(work, false, s.out * kPanel<T>, [&](int64_t p, int64_t begin, int64_t end, T* panel) {
-    const int64_t first = p * kPanel<T>, start = s.suffix[first], depth = s.out - start;
+void input_gradient_chunk(
+    Columns<const T> g, const T* weight, const Staircase& s, int64_t row, Tiles tiles, const GradientOutput<T>& out) {
+  const auto pack = [&](int64_t t, T* tile) { pack_tile_of_rows(g, row + tiles.begin(t), tiles.height(t), s.out, tile); };
+  const auto item = [&](int64_t first, int64_t begin, int64_t end, const T* left, T* panel) {
+    const int64_t start = s.suffix[first], depth = s.out - start;
     const int n = static_cast<int>(least<int64_t>(kPanel<T>, s.in - first));
     pack_inputs(weight, s, first, n, start, panel);
     const bool direct = n == kPanel<T> && !s.in_order && out.plain();
-    for_tiles(begin, end, [&](int64_t b, int m) {
+    for (int64_t t = begin; t < end; ++t) {
       alignas(64) T buffer[kTileRows * kPanel<T>];
-      Tile<T> tile{g + b * ldg + start, ldg, 1, panel, depth, buffer, kPanel<T>};
+      const int64_t b = row + tiles.begin(t);
+      Tile<T> tile{g.data + b * g.ld + start, g.ld, 1, panel, depth, buffer, kPanel<T>};
+      if (g.order) tile.a = left + (t * s.out + start) * kTileRows, tile.row_step = 1, tile.k_step = kTileRows;
       if (direct) tile.out = out.gx + b * out.ld + first, tile.ld = out.ld;
-      multiply_tile(m, tile);
+      multiply_tile(tiles.height(t), tile);
       if (!direct)
-        for (int i = 0; i < m; ++i) finish_row(out, s, b + i, first, n, buffer + i * kPanel<T>);
-    });
-  });
+        for (int i = 0; i < tiles.height(t); ++i) finish_row(out, s, b + i, first, n, buffer + i * kPanel<T>);
+    }
+  };
+  blocked_product<T>(tiles, s.out, s.in, tiles.rows * s.in * s.out / 2, false, g.order, pack, item);
+}
+
+template <class T>
+void input_gradient(Columns<const T> g, const T* weight, const Staircase& s, int64_t rows, const GradientOutput<T>& out) {
+  for (int64_t row = 0; row < rows; row += kBatchChunk)
+    input_gradient_chunk(g, weight, s, row, Tiles{least(kBatchChunk, rows - row)}, out);
 }
 
 // Packs columns [first, first + n) of `count` rows: panel[b][j], 0 beyond n.
@@ -262,50 +291,71 @@ void pack_rows(Columns<const T> x, int64_t row, int64_t count, int64_t first, in
   }
 }
 
-// Rows of the batch that one pass of a weight gradient takes in.
-constexpr int64_t kBatchChunk = 1024;
-
-// gw = g^T x under the mask, zero outside it. `g` has its columns in sorted order.
+// One tile of a weight gradient, from output o on and input `first` on, added to gw where `accumulate`.
 template <class T>
-void weight_gradient(const T* g, int64_t ldg, Columns<const T> x, const Staircase& s, int64_t rows, T* gw) {
-  const Work work(s.in, kPanel<T>, s.out, rows * s.in * s.out / 2);
-  const int64_t chunk = least(kBatchChunk, rows);
-  const auto row_of = [&](int64_t o) { return s.out_order ? s.out_order[o] : o; };
+void finish_tile(const Staircase& s, int64_t o, int m, int64_t first, int n, bool accumulate, T* sums, T* gw) {
   const Columns<T> out{gw, s.in, s.in_order};
-  for_panels<T>(work, false, chunk * kPanel<T>, [&](int64_t p, int64_t begin, int64_t end, T* panel) {
-    const int64_t first = p * kPanel<T>, start = rows ? most<int64_t>(begin, s.suffix[first]) : end;
-    const int n = static_cast<int>(least<int64_t>(kPanel<T>, s.in - first));
-    const T zeros[kPanel<T>] = {};
-    for (int64_t o = begin; o < least(start, end); ++o) out.write(row_of(o), first, n, zeros);
-    for (int64_t r = 0; r < rows; r += chunk) {
-      const int64_t depth = least(chunk, rows - r);
-      pack_rows(x, r, depth, first, n, panel);
-      for_tiles(start, end, [&](int64_t o, int m) {
-        alignas(64) T buffer[kTileRows * kPanel<T>];
-        Tile<T> tile{g + r * ldg + o, 1, ldg, panel, depth, buffer, kPanel<T>};
-        if (n == kPanel<T> && !s.in_order && !s.out_order && s.prefix[o] - first >= n) {
-          tile.out = gw + o * s.in + first, tile.ld = s.in, tile.accumulate = r > 0;
-          return multiply_tile(m, tile);
-        }
-        multiply_tile(m, tile);
-        for (int i = 0; i < m; ++i) {
-          T* const sums = buffer + i * kPanel<T>;
-          if (r) {
-            T before[kPanel<T>];
-            Columns<const T>{gw, s.in, s.in_order}.read(row_of(o + i), first, n, before);
-            for (int j = 0; j < n; ++j) sums[j] += before[j];
-          }
-          for (int64_t j = most<int64_t>(0, s.prefix[o + i] - first); j < n; ++j) sums[j] = T(0);
-          out.write(row_of(o + i), first, n, sums);
-        }
-      });
+  for (int i = 0; i < m; ++i, sums += kPanel<T>) {
+    const int64_t row = s.out_order ? s.out_order[o + i] : o + i;
+    if (accumulate) {
+      T before[kPanel<T>];
+      Columns<const T>{gw, s.in, s.in_order}.read(row, first, n, before);
+      for (int j = 0; j < n; ++j) sums[j] += before[j];
     }
-  });
+    for (int64_t j = most<int64_t>(0, s.prefix[o + i] - first); j < n; ++j) sums[j] = T(0);
+    out.write(row, first, n, sums);
+  }
 }
 
-// gb[order[o]] = sum over rows of g[.][o], in partial sums of kRows rows.
+// Zeros for a tile outside the staircase.
 template <class T>
-void bias_gradient(const T* g, int64_t ldg, const int32_t* order, int64_t rows, int64_t n, T* gb) {
+void clear_tile(const Staircase& s, int64_t o, int m, int64_t first, int n, T* gw) {
+  const T zeros[kPanel<T>] = {};
+  for (int i = 0; i < m; ++i)
+    Columns<T>{gw, s.in, s.in_order}.write(s.out_order ? s.out_order[o + i] : o + i, first, n, zeros);
+}
+
+// Panels below which packing the left factor of a weight gradient costs more than it saves.
+constexpr int64_t kReuse = 8;
+
+// gw (+)= g^T x under the mask, zero outside it, over rows [row, row + depth).
+template <class T>
+void weight_gradient_chunk(Columns<const T> g, Columns<const T> x, const Staircase& s, int64_t row, int64_t depth, T* gw) {
+  const Tiles tiles{s.out};
+  const bool packed = g.order || s.in > kReuse * kPanel<T>;
+  const auto pack = [&](int64_t t, T* tile) { pack_tile_of_columns(g, row, depth, tiles.begin(t), tiles.height(t), tile); };
+  const auto item = [&](int64_t first, int64_t begin, int64_t end, const T* left, T* panel) {
+    const int n = static_cast<int>(least<int64_t>(kPanel<T>, s.in - first));
+    pack_rows(x, row, depth, first, n, panel);
+    for (int64_t t = begin; t < end; ++t) {
+      const int64_t o = tiles.begin(t);
+      const int m = tiles.height(t);
+      if (s.prefix[o + m - 1] <= first) {
+        if (row == 0) clear_tile(s, o, m, first, n, gw);
+        continue;
+      }
+      alignas(64) T buffer[kTileRows * kPanel<T>];
+      Tile<T> tile{g.data + row * g.ld + o, 1, g.ld, panel, depth, buffer, kPanel<T>};
+      if (packed) tile.a = left + t * depth * kTileRows, tile.k_step = kTileRows;
+      const bool whole = n == kPanel<T> && !s.in_order && !s.out_order && s.prefix[o] - first >= n;
+      if (whole) tile.out = gw + o * s.in + first, tile.ld = s.in, tile.accumulate = row > 0;
+      multiply_tile(m, tile);
+      if (!whole) finish_tile(s, o, m, first, n, row > 0, buffer, gw);
+    }
+  };
+  blocked_product<T>(tiles, depth, s.in, depth * s.in * s.out / 2, false, packed, pack, item);
+}
+
+// `g` is read in the order of s.out_order.
+template <class T>
+void weight_gradient(Columns<const T> g, Columns<const T> x, const Staircase& s, int64_t rows, T* gw) {
+  for (int64_t row = 0; row == 0 || row < rows; row += kBatchChunk)
+    weight_gradient_chunk(g, x, s, row, least(kBatchChunk, rows - row), gw);
+}
+
+// gb[o] = sum over rows of g[.][o], in partial sums of kRows rows.
+template <class T>
+void bias_gradient(Columns<const T> g, int64_t rows, int64_t n, T* gb) {
   constexpr int64_t kColumns = 64, kRows = 256;
   const int64_t blocks = (n + kColumns - 1) / kColumns;
 #pragma omp parallel for if (rows * n > kSerialWork / 4)
@@ -315,10 +365,10 @@ void bias_gradient(const T* g, int64_t ldg, const int32_t* order, int64_t rows, 
     for (int64_t r = 0; r < rows; r += kRows) {
       T part[kColumns] = {};
       for (int64_t b = r; b < least(rows, r + kRows); ++b)
-        for (int64_t j = 0; j < width; ++j) part[j] += g[b * ldg + first + j];
+        for (int64_t j = 0; j < width; ++j) part[j] += g.data[b * g.ld + first + j];
       for (int64_t j = 0; j < width; ++j) total[j] += part[j];
     }
-    for (int64_t j = 0; j < width; ++j) gb[order ? order[first + j] : first + j] = total[j];
+    for (int64_t j = 0; j < width; ++j) gb[first + j] = total[j];
   }
 }
 

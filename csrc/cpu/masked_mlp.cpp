@@ -101,34 +101,30 @@ class Backward {
 
   // The gradients of layer l; `saved` is what was kept of the layer before it.
   void layer(int l, const T* saved) {
-    static thread_local Scratch sorted, inputs;
+    static thread_local Scratch inputs;
     const NetworkLayer<T>& layer = net_.layers[l];
     const bool last = l + 1 == net_.count;
     const Staircase& s = layer.stair;
-    int64_t ldg;
-    const Columns<const T> delta{last ? a_.grad : delta_[l], last ? a_.ld_grad : s.out, s.out_order};
     if (!last) add_residuals(l);
-    const T* g = sorted_columns(delta, a_.rows, s.out, sorted, ldg);
-    if (last && a_.grad_context && net_.count == 1) copy_rows(delta);
-    if (layer.grad_bias) bias_gradient(g, ldg, s.out_order, a_.rows, s.out, layer.grad_bias);
-    if (layer.grad_weight) weight_gradient(g, ldg, layer_input(l, saved, inputs), s, a_.rows, layer.grad_weight);
-    if (last && net_.direct) direct_gradient(g, ldg);
+    const Columns<const T> g{last ? a_.grad : delta_[l], last ? a_.ld_grad : s.out, s.out_order};
+    if (last && a_.grad_context && net_.count == 1) copy_rows(g);
+    if (layer.grad_bias) bias_gradient(g, a_.rows, s.out, layer.grad_bias);
+    if (layer.grad_weight) weight_gradient(g, layer_input(l, saved, inputs), s, a_.rows, layer.grad_weight);
+    if (last && net_.direct) direct_gradient(g);
     if (l == 0) {
-      if (a_.grad_x) input_gradient(g, ldg, layer.weight, s, a_.rows, GradientOutput<T>{a_.grad_x, s.in, net_.direct != nullptr});
+      if (a_.grad_x) input_gradient(g, layer.weight, s, a_.rows, GradientOutput<T>{a_.grad_x, s.in, net_.direct != nullptr});
     } else if (wanted_below(l)) {
       const GradientOutput<T> out{delta_[l - 1], s.in, false, net_.layers[l - 1].activation, saved};
-      input_gradient(g, ldg, layer.weight, s, a_.rows, out);
+      input_gradient(g, layer.weight, s, a_.rows, out);
     }
-    sorted.trim();
     inputs.trim();
   }
 
-  void direct_gradient(const T* g, int64_t ldg) {
+  void direct_gradient(Columns<const T> g) {
     const NetworkLayer<T>& direct = *net_.direct;
     const Columns<const T> x{a_.x, a_.ldx, direct.stair.in_order};
-    if (direct.grad_weight) weight_gradient(g, ldg, x, direct.stair, a_.rows, direct.grad_weight);
-    if (a_.grad_x)
-      input_gradient(g, ldg, direct.weight, direct.stair, a_.rows, GradientOutput<T>{a_.grad_x, direct.stair.in});
+    if (direct.grad_weight) weight_gradient(g, x, direct.stair, a_.rows, direct.grad_weight);
+    if (a_.grad_x) input_gradient(g, direct.weight, direct.stair, a_.rows, GradientOutput<T>{a_.grad_x, direct.stair.in});
   }
 
   // The inputs of layer l, made again from the sums before it where only those were kept.

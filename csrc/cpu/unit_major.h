@@ -69,7 +69,10 @@ template <class T>
 void add_products(const NetworkLayer<T>& layer, const T* in, T* out, T* scratch) {
   constexpr int R = kTile<T>;
   const Staircase& s = layer.stair;
-  for_tiles(0, s.out, [&](int64_t u, int m) {
+  const Tiles tiles{s.out};
+  for (int64_t t = 0; t < tiles.count(); ++t) {
+    const int64_t u = tiles.begin(t);
+    const int m = tiles.height(t);
     int64_t ld;
     const T* const w = unit_weights(layer, u, m, scratch, ld);
     // What all units of the tile see is one product; the rest goes by groups that see the same.
@@ -83,7 +86,7 @@ void add_products(const NetworkLayer<T>& layer, const T* in, T* out, T* scratch)
         multiply_tile(group, Tile<T>{w + i * ld + common, ld, 1, in + common * R, seen - common, out + (u + i) * R, R, nullptr, true});
       i += group;
     }
-  });
+  }
 }
 
 template <class T>
