@@ -1,0 +1,5 @@
+"""The command `fastgen`."""
+
+from .app import main
+
+__all__ = ["main"]

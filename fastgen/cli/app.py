@@ -1,0 +1,71 @@
+"""The commands, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from .. import __version__
+from ..train import NonFiniteLoss
+from .demo import demo
+from .doctor import doctor
+from .errors import UserError
+from .evaluate import evaluate
+from .sample import sample
+from .train import train
+
+app = typer.Typer(name="fastgen", add_completion=False, rich_markup_mode=None)
+app.command("train")(train)
+app.command("sample")(sample)
+app.command("eval")(evaluate)
+app.command("doctor")(doctor)
+app.command("demo")(demo)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fastgen {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Fast exact kernels for normalizing flows and VAEs in PyTorch."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit code: 2 for an error of the user's, 1 for a training run that failed."""
+    try:
+        code = app(args=arguments, prog_name="fastgen", standalone_mode=False)
+    except UserError as error:
+        return _fail(2, str(error))
+    except NonFiniteLoss as error:
+        return _fail(1, str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail(130, "interrupted")
+    except Exception as error:
+        # Bad usage. Versions of typer differ in where its class lives: some ship click, some import it.
+        if not hasattr(error, "format_message"):
+            raise
+        return _fail(2, error.format_message())
+    return code if isinstance(code, int) else 0
+
+
+def _fail(code: int, message: str) -> int:
+    print(f"fastgen: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The entry point of the command `fastgen`."""
+    sys.exit(run(arguments))

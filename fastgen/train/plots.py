@@ -1,0 +1,146 @@
+"""The picture of a trained density: data, samples, the density itself where it has two dimensions, the learning curve."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ..data import Dataset
+from ..io import write_atomically
+from .observer import Epoch
+
+Rows = NDArray[np.float32]
+LogProb = Callable[[Rows], NDArray[np.floating]]
+
+_TILES = 8
+_DENSITY_PIXELS = 200
+_DPI = 130
+
+
+def save_figure(path: str | os.PathLike[str], figure: Figure) -> None:
+    """Writes a figure as PNG, atomically. Raises FileError where it cannot be written."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=_DPI)
+    write_atomically(path, content.getvalue())
+
+
+def summary_figure(
+    data: Dataset, samples: Rows, log_prob: LogProb, records: Sequence[Epoch], levels: Mapping[str, float], title: str
+) -> Figure:
+    """Data beside samples and the learning curve, and the density where there are two features.
+
+    Args:
+        samples: (rows, features), drawn from the model.
+        log_prob: (rows, features) -> (rows,), in nats.
+        records: of the training run.
+        levels: name and log-likelihood in nats per dimension of what the curve is to be compared with.
+    """
+    names = ["learning curve"]
+    if data.image_shape or data.features == 2:
+        names = ["held-out data", "samples", *(["density"] if data.features == 2 else []), *names]
+    figure = Figure(figsize=(4.2 * len(names) + 1.2, 4.6), layout="constrained")
+    figure.suptitle(title, fontsize=13)
+    widths = [1.0] * (len(names) - 1) + [1.4]
+    axes = dict(zip(names, figure.subplots(1, len(names), squeeze=False, width_ratios=widths)[0], strict=True))
+    for name, ax in axes.items():
+        ax.set_title(name, fontsize=11)
+    for name, rows in (("held-out data", data.test), ("samples", samples)):
+        if name in axes:
+            draw_rows(axes[name], data, rows)
+    if "density" in axes:
+        _draw_density(axes["density"], data, log_prob)
+    _draw_curve(axes["learning curve"], records, levels)
+    return figure
+
+
+def rows_figure(data: Dataset, rows: Rows, title: str) -> Figure:
+    """Rows of an image set as a grid, of a two-dimensional set as points. Raises ValueError for other sets."""
+    if data.image_shape is None and data.features != 2:
+        raise ValueError(f"data: expected images or two features to draw, found {data.features} features of {data.name}")
+    figure = Figure(figsize=(5, 5.2), layout="constrained")
+    ax = figure.subplots()
+    ax.set_title(title, fontsize=11)
+    draw_rows(ax, data, rows)
+    return figure
+
+
+def draw_rows(ax: Axes, data: Dataset, rows: Rows) -> None:
+    """Draws the first rows as a square grid of images, or all of them as points."""
+    if data.image_shape:
+        _draw_images(ax, data, rows)
+    else:
+        _draw_points(ax, data, rows)
+
+
+def _grey_range(data: Dataset) -> tuple[float, float]:
+    if data.levels is not None:
+        return 0.0, float(data.levels)
+    extreme = float(np.quantile(np.abs(data.test), 0.98))
+    return -extreme, extreme
+
+
+def _draw_images(ax: Axes, data: Dataset, rows: Rows) -> None:
+    edge = min(_TILES, int(np.ceil(np.sqrt(len(rows)))))
+    images = data.images(rows[: edge * edge])
+    height, width = images.shape[1:]
+    low, high = _grey_range(data)
+    # A margin of one pixel between the images stays empty.
+    sheet = np.full((edge * (height + 1) - 1, edge * (width + 1) - 1), np.nan, dtype=np.float32)
+    for i, image in enumerate(images):
+        top, left = i // edge * (height + 1), i % edge * (width + 1)
+        sheet[top : top + height, left : left + width] = image
+    ax.imshow(sheet, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    ax.set_axis_off()
+
+
+def _window(data: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    low, high = np.quantile(data.test.astype(np.float64), [0.001, 0.999], axis=0)
+    margin = 0.15 * (high - low)
+    return low - margin, high + margin
+
+
+def _frame(ax: Axes, data: Dataset) -> None:
+    low, high = _window(data)
+    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), box_aspect=1)
+    ax.tick_params(labelsize=8)
+
+
+def _draw_points(ax: Axes, data: Dataset, rows: Rows) -> None:
+    ax.scatter(rows[:4000, 0], rows[:4000, 1], s=2, alpha=0.5, linewidths=0, color="tab:blue")
+    _frame(ax, data)
+
+
+def _draw_density(ax: Axes, data: Dataset, log_prob: LogProb) -> None:
+    low, high = _window(data)
+    x, y = (np.linspace(low[i], high[i], _DENSITY_PIXELS) for i in range(2))
+    points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2).astype(np.float32)
+    density = np.exp(log_prob(points)).reshape(_DENSITY_PIXELS, _DENSITY_PIXELS)
+    # A few spikes must not leave everything else dark.
+    ceiling = max(float(np.quantile(density, 0.995)), float(np.finfo(np.float32).tiny))
+    extent = (low[0], high[0], low[1], high[1])
+    ax.imshow(density, origin="lower", extent=extent, cmap="magma", vmin=0, vmax=ceiling, aspect="auto")
+    _frame(ax, data)
+
+
+def _draw_curve(ax: Axes, records: Sequence[Epoch], levels: Mapping[str, float]) -> None:
+    epochs = [r.epoch for r in records]
+    best = max(records, key=lambda r: r.valid)
+    ax.plot(epochs, [r.train for r in records], color="tab:blue", linewidth=1.2, label="train")
+    ax.plot(epochs, [r.valid for r in records], color="tab:orange", linewidth=1.6, label="valid")
+    ax.plot(best.epoch, best.valid, "o", color="tab:orange", markersize=5, label=f"best: epoch {best.epoch}")
+    for (name, nats), style in zip(levels.items(), ("--", ":"), strict=False):
+        ax.axhline(nats, color="0.35", linestyle=style, linewidth=1.2, label=name)
+    shown = [best.valid, max(r.train for r in records), *levels.values()]
+    margin = 0.08 * (max(shown) - min(shown)) + 1e-3
+    # The first epochs of an untrained model would flatten everything after them.
+    ax.set_ylim(min(shown) - 3 * margin, max(shown) + margin)
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("log-likelihood, nats per dimension")
+    ax.grid(alpha=0.25)
+    ax.legend(fontsize=8, loc="best")

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastgen import data
+from fastgen.data import Dataset
+from fastgen.io import FileError
+from fastgen.train import Epoch
+from fastgen.train.plots import rows_figure, save_figure, summary_figure
+
+RECORDS = [Epoch(1, 5, -2.0, -2.1, 1e-3, 0.5), Epoch(2, 10, -1.5, -1.4, 1e-3, 1.0), Epoch(3, 15, -1.2, -1.6, 1e-3, 1.5)]
+LEVELS = {"diagonal Gaussian": -2.3, "full-covariance Gaussian": -2.0}
+
+
+def _log_prob(rows):
+    return -0.5 * (rows**2).sum(axis=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "titles"),
+    [
+        ("digits", ["held-out data", "samples", "learning curve"]),
+        ("patches", ["held-out data", "samples", "learning curve"]),
+        ("moons", ["held-out data", "samples", "density", "learning curve"]),
+    ],
+)
+def test_panels(tmp_path, name, titles):
+    rows = data.load(name)
+    figure = summary_figure(rows, rows.test[:64], _log_prob, RECORDS, LEVELS, "title")
+    assert [ax.get_title() for ax in figure.axes] == titles
+    curve = figure.axes[-1]
+    labels = {line.get_label(): line for line in curve.lines}
+    assert list(labels["valid"].get_ydata()) == [-2.1, -1.4, -1.6]
+    assert list(labels["best: epoch 2"].get_ydata()) == [-1.4]
+    assert set(labels["full-covariance Gaussian"].get_ydata()) == {-2.0}
+    save_figure(tmp_path / "x.png", figure)
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_images_are_laid_out_row_by_row():
+    digits = data.digits()
+    (ax,) = rows_figure(digits, digits.test[:5], "five").axes
+    sheet = np.asarray(ax.images[0].get_array().filled(np.nan))
+    # Three by three tiles of eight pixels with a line between; the last four stay empty.
+    assert sheet.shape == (26, 26)
+    np.testing.assert_array_equal(sheet[:8, 9:17], digits.test[1].reshape(8, 8))
+    np.testing.assert_array_equal(sheet[9:17, :8], digits.test[3].reshape(8, 8))
+    assert np.isnan(sheet[9:, 18:]).all() and np.isnan(sheet[8]).all()
+
+
+def test_other_sets_get_a_learning_curve_only():
+    rows = np.random.default_rng(0).standard_normal((9, 5)).astype(np.float32)
+    table = Dataset("table", 0, rows, rows, rows)
+    assert len(summary_figure(table, rows, _log_prob, RECORDS, LEVELS, "title").axes) == 1
+    with pytest.raises(ValueError, match="data: expected images or two features to draw, found 5 features of table"):
+        rows_figure(table, rows, "title")
+
+
+def test_a_picture_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match="file/x.png: cannot be written"):
+        save_figure(tmp_path / "file" / "x.png", rows_figure(data.moons(size=20), data.moons(size=20).test, "title"))
