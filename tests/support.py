@@ -1,9 +1,13 @@
-"""The error rule that results are held to."""
+"""The error rule that results are held to, and the strides and scale maps that operations are tested with."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+from fastgen.reference import ScaleMap
 
 
 def rms_error(value: Tensor, truth: Tensor) -> float:
@@ -22,3 +26,30 @@ def assert_as_accurate(result: Tensor, reference: Tensor, truth: Tensor) -> None
     assert result.dtype == reference.dtype and result.shape == reference.shape == truth.shape
     bound = max(2 * rms_error(reference, truth), 4 * torch.finfo(result.dtype).eps)
     assert rms_error(result, truth) <= bound, f"error {rms_error(result, truth):.3g}, allowed {bound:.3g}"
+
+
+def strided_like(t: Tensor) -> list[Tensor]:
+    """t at other strides: transposed, a column slice, every second column, every second row."""
+    rows, features = t.shape
+    transposed = t.t().contiguous().t()
+    wide = t.new_full((rows, features + 3), torch.nan)
+    wide[:, 1:-2] = t
+    sparse = t.new_full((rows, features, 3), torch.nan)
+    sparse[..., 1] = t
+    tall = t.new_full((2 * rows, features), torch.nan)
+    tall[1::2] = t
+    return [transposed, wide[:, 1:-2], sparse[..., 1], tall[1::2]]
+
+
+# Every formula of the scale maps, as kernels tell them apart.
+SCALE_MAPS = {
+    "identity": ScaleMap(),
+    "softplus": ScaleMap("softplus"),
+    "softplus_eps": ScaleMap("softplus", eps=1e-3),
+    "sigmoid": ScaleMap("sigmoid"),
+    "sigmoid_eps": ScaleMap("sigmoid", eps=1e-3),
+    "soft_clip": ScaleMap("soft_clip", c=math.log(1000)),
+    "tanh": ScaleMap("tanh", c=2.0),
+    "clamp": ScaleMap("clamp", lo=-1.0, hi=0.5),
+    "clamp_straight": ScaleMap("clamp_straight", lo=-1.0, hi=0.5),
+}
