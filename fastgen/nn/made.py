@@ -46,7 +46,7 @@ class MADE(Planned[NetworkPlan]):
         config: keyword arguments, as JSON knows them, that build the same network again.
 
     Raises:
-        ValueError: an argument out of its range.
+        ValueError, TypeError: an argument out of its range.
     """
 
     def __init__(
@@ -162,6 +162,8 @@ def _check_sizes(features: int, hidden_features: Sequence[int], context_features
     for name, value, least in (("features", features, 1), ("context_features", context_features, 0), ("outputs", outputs, 1)):
         if value < least:
             raise ValueError(f"{name}: expected at least {least}, found {value}")
+    if not isinstance(hidden_features, Sequence):
+        raise TypeError(f"hidden_features: expected a sequence of widths, found {hidden_features!r}")
     if any(width < 1 for width in hidden_features):
         raise ValueError(f"hidden_features: expected widths of at least 1, found {tuple(hidden_features)}")
     if residual and len(set(hidden_features)) > 1:

@@ -20,6 +20,7 @@ from fastgen.flows import (
     Standardise,
     StandardNormal,
     Transform,
+    UnitInterval,
 )
 
 
@@ -71,6 +72,15 @@ def test_the_density_integrates_to_one(features: int, context_features: int, ran
     # The trapezoid rule on a smooth density that has died away at the edges.
     total = density.sum() * spread.prod() * (width / (n - 1)) ** features
     assert abs(float(total) - 1) < 2e-3
+
+
+def test_the_density_of_pixels_is_per_grey_level(randomised) -> None:  # type: ignore[no-untyped-def]
+    flow = randomised(maf(1, preprocess=[UnitInterval(16), Logit(0.0)]))
+    n = 20000
+    middles = (torch.arange(n, dtype=torch.float64)[:, None] + 0.5) * 16 / n
+    total = flow.log_prob(middles).detach().exp().sum() * 16 / n
+    # The midpoint rule on a density that dies away, smoothly, at both ends of [0, 16].
+    assert abs(float(total) - 1) < 1e-4
 
 
 def test_samples_have_the_density(randomised) -> None:  # type: ignore[no-untyped-def]
@@ -296,3 +306,44 @@ def test_bad_calls_are_named() -> None:
     with pytest.raises(TypeError, match="hidden"):
         maf(hidden=3)
     assert isinstance(maf().transform[0], MaskedAutoregressiveTransform)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("context_features", [0, 2])
+def test_a_flow_moved_to_cuda_is_the_same(context_features: int, randomised) -> None:  # type: ignore[no-untyped-def]
+    before = [Standardise.fit(torch.randn(50, 4)), Permutation.reverse(4)]
+    flow = randomised(maf(4, context_features=context_features, order="random", preprocess=before))
+    x = torch.randn(33, 4, dtype=torch.float64)
+    context = torch.randn(33, 2, dtype=torch.float64) if context_features else None
+    expected = flow.log_prob(x, context)
+    truths = torch.autograd.grad(expected.sum(), list(flow.parameters()))
+    flow.to("cuda")
+    x, context = x.cuda(), None if context is None else context.cuda()
+    log_prob = flow.log_prob(x, context)
+    torch.testing.assert_close(log_prob.cpu(), expected, rtol=1e-9, atol=1e-9)
+    for grad, truth in zip(torch.autograd.grad(log_prob.sum(), list(flow.parameters())), truths, strict=True):
+        torch.testing.assert_close(grad.cpu(), truth, rtol=1e-8, atol=1e-8)
+    draws = [flow.sample(5, context, generator=torch.Generator("cuda").manual_seed(1)) for _ in range(2)]
+    assert draws[0].is_cuda and torch.equal(*draws)
+    y, log_prob = flow.sample_and_log_prob(5, context)
+    torch.testing.assert_close(flow.log_prob(y, context), log_prob, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_log_prob_is_captured_into_a_cuda_graph() -> None:
+    torch.manual_seed(0)
+    flow = maf(4, context_features=2, device="cuda")
+    x, context = torch.randn(16, 4, device="cuda"), torch.randn(2, device="cuda")
+    stream = torch.cuda.Stream()
+    with torch.no_grad(), torch.cuda.stream(stream):
+        flow.log_prob(x, context)
+        stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            captured = flow.log_prob(x, context)
+    x.copy_(torch.randn(16, 4))
+    graph.replay()
+    torch.cuda.synchronize()
+    torch.testing.assert_close(captured, flow.log_prob(x, context).detach())

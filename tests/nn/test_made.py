@@ -258,6 +258,11 @@ def test_bad_arguments_are_named(options: dict, message: str) -> None:
         MADE(**{"features": 3, "hidden_features": (4,), **options})
 
 
+def test_a_single_width_is_named() -> None:
+    with pytest.raises(TypeError, match="hidden_features: expected a sequence of widths, found 64"):
+        MADE(3, hidden_features=64)  # type: ignore[arg-type]
+
+
 def test_bad_contexts_are_named() -> None:
     x = torch.randn(2, 3)
     with pytest.raises(ValueError, match=r"context: expected shape \(..., 2\), found None"):
@@ -272,3 +277,16 @@ def test_bad_contexts_are_named() -> None:
         MADE(3, hidden_features=(4,), context_features=2)(x, torch.zeros(2, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"x: expected shape \(..., 3\)"):
         MADE(3, hidden_features=(4,))(torch.randn(2, 4))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_plans_follow_to_cuda_and_back() -> None:
+    made = generic(features=4, hidden_features=(9, 9), residual=True, direct=True)
+    x = torch.randn(5, 4, dtype=torch.float64)
+    expected = made(x)
+    for device in ("cuda", "cpu"):
+        made.to(device)
+        assert {t.device.type for plan in made._plan for t in plan if t is not None} == {device}
+        twin = copy.deepcopy(made)
+        torch.testing.assert_close(twin(x.to(device)).cpu(), expected, rtol=1e-11, atol=1e-11)
