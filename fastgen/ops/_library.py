@@ -12,13 +12,23 @@ from torch.library import Library
 _library = Library("fastgen", "DEF")
 
 
-def register(schema: str, run: Callable, fake: Callable) -> None:
-    """Defines `fastgen::<schema>`, implemented by `run` on CPU and CUDA tensors and by `fake` on fake ones."""
+def register(schema: str, run: Callable, fake: Callable) -> Callable:
+    """Defines `fastgen::<schema>`, implemented by `run` on CPU and CUDA tensors and by `fake` on fake ones.
+
+    Returns what a Function calls: the registered operation where a compiler is looking, else `run` itself, because the way
+    through the dispatcher and back into Python costs as much as a small kernel.
+    """
     _library.define(schema)
     name = schema[: schema.index("(")]
     _library.impl(name, run, "CPU")
     _library.impl(name, run, "CUDA")
     torch.library.register_fake(f"fastgen::{name}", fake, lib=_library)
+    operation = getattr(torch.ops.fastgen, name)
+
+    def call(*args: Any) -> Any:
+        return operation(*args) if torch.compiler.is_compiling() else run(*args)
+
+    return call
 
 
 def apply(function: type[torch.autograd.Function], *args: Any) -> Any:

@@ -73,13 +73,13 @@ def _backward_fake(
     return gx, gshift, glog_scale
 
 
-register(
+_call = register(
     "affine_autoregressive(Tensor x, Tensor shift, Tensor log_scale, Tensor? log_det, bool inverse, int kind, float first,"
     " float second) -> (Tensor, Tensor)",
     _forward,
     _forward_fake,
 )
-register(
+_call_backward = register(
     "affine_autoregressive_backward(Tensor? grad_z, Tensor? grad_log_det, Tensor x, Tensor shift, Tensor log_scale,"
     " bool inverse, int kind, float first, float second, bool[] needs) -> (Tensor, Tensor, Tensor)",
     _backward,
@@ -92,7 +92,7 @@ class _AffineAutoregressive(torch.autograd.Function):
     def forward(
         x: Tensor, shift: Tensor, log_scale: Tensor, log_det: Tensor | None, inverse: bool, scale_map: ScaleMap
     ) -> tuple[Tensor, Tensor]:
-        return torch.ops.fastgen.affine_autoregressive(x, shift, log_scale, log_det, inverse, *scale_map.code)
+        return _call(x, shift, log_scale, log_det, inverse, *scale_map.code)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -115,7 +115,7 @@ class _AffineAutoregressive(torch.autograd.Function):
 
             grads = differentiable(definition, inputs, needs, (grad_z, grad_log_det))
         else:
-            raw = torch.ops.fastgen.affine_autoregressive_backward(
+            raw = _call_backward(
                 grad_z, grad_log_det, *inputs, ctx.inverse, *ctx.scale_map.code, needs
             )
             grads = [g if n else None for g, n in zip(raw, needs, strict=True)]

@@ -66,12 +66,12 @@ def _backward_fake(
     return gx, gmean, glog_scale
 
 
-register(
+_call = register(
     "gaussian_log_prob(Tensor x, Tensor? mean, Tensor? log_scale, int kind, float first, float second) -> Tensor",
     _forward,
     _forward_fake,
 )
-register(
+_call_backward = register(
     "gaussian_log_prob_backward(Tensor grad, Tensor x, Tensor? mean, Tensor? log_scale, int kind, float first, float second,"
     " bool[] needs) -> (Tensor, Tensor, Tensor)",
     _backward,
@@ -82,7 +82,7 @@ register(
 class _GaussianLogProb(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, mean: Tensor | None, log_scale: Tensor | None, scale_map: ScaleMap) -> Tensor:
-        return torch.ops.fastgen.gaussian_log_prob(x, mean, log_scale, *scale_map.code)
+        return _call(x, mean, log_scale, *scale_map.code)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -99,7 +99,7 @@ class _GaussianLogProb(torch.autograd.Function):
                 return reference.gaussian_log_prob(x, mean, log_scale, scale_map=ctx.scale_map)
 
             return *differentiable(definition, inputs, needs, (grad,)), None
-        grads = torch.ops.fastgen.gaussian_log_prob_backward(grad, *inputs, *ctx.scale_map.code, needs)
+        grads = _call_backward(grad, *inputs, *ctx.scale_map.code, needs)
         return *(g if n else None for g, n in zip(grads, needs, strict=True)), None
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import backends, reference
 from ..reference import ACTIVATIONS, activation_name
 from . import _check
-from ._library import differentiable, register, twice_differentiable
+from ._library import apply, differentiable, register, twice_differentiable
 from .plan import LinearPlan, make_plan
 
 # Their derivative is a function of their output; the others keep the sum before them.
@@ -56,10 +56,10 @@ def _backward_fake(
     return _gradients(x, weight, needs)
 
 
-register(
+_call = register(
     "masked_linear(Tensor x, Tensor weight, Tensor? bias, Tensor?[] plan, str activation) -> Tensor", _forward, _forward_fake
 )
-register(
+_call_backward = register(
     "masked_linear_backward(Tensor grad, Tensor x, Tensor weight, Tensor saved, Tensor?[] plan, str activation, bool[] needs)"
     " -> (Tensor, Tensor, Tensor)",
     _backward,
@@ -76,7 +76,7 @@ def rows(x: Tensor) -> Tensor:
 class _MaskedLinear(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, plan: LinearPlan, activation: str, definition: Callable) -> Tensor:
-        return torch.ops.fastgen.masked_linear(x, weight, bias, list(plan), activation)
+        return _call(x, weight, bias, list(plan), activation)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -89,7 +89,7 @@ class _MaskedLinear(torch.autograd.Function):
         needs = ctx.needs_input_grad[:3]
         if twice_differentiable():
             return (*differentiable(ctx.definition, (x, weight, bias), needs, (grad,)), None, None, None)
-        grads = torch.ops.fastgen.masked_linear_backward(rows(grad), x, weight, y, list(ctx.plan), ctx.activation, needs)
+        grads = _call_backward(rows(grad), x, weight, y, list(ctx.plan), ctx.activation, needs)
         return (*(g if n else None for g, n in zip(grads, needs, strict=True)), None, None, None)
 
 
@@ -138,7 +138,7 @@ def masked_linear(
     def definition(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return reference.masked_linear(x, weight, bias, in_degrees, out_degrees, strict=strict, activation=fused)
 
-    y = _MaskedLinear.apply(rows(x), weight.contiguous(), bias, plan, fused, definition)
+    y = apply(_MaskedLinear, rows(x), weight.contiguous(), bias, plan, fused, definition)
     y = y if x.dim() == 2 else y.view(*x.shape[:-1], weight.shape[0])
     return y if fused == name else ACTIVATIONS[name](y)
 

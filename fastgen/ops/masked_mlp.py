@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import backends, reference
 from ..reference import MaskedNetwork
 from . import _check
-from ._library import differentiable, register, twice_differentiable
+from ._library import apply, differentiable, register, twice_differentiable
 from .masked_linear import rows
 from .plan import NetworkPlan, make_network_plan
 
@@ -111,13 +111,13 @@ def _backward_fake(
     return gx, gc, [x.new_empty(p.shape if n and p is not None else (0,)) for p, n in zip(params, needs[2:], strict=True)]
 
 
-register(
+_call = register(
     "masked_mlp(Tensor x, Tensor?[] params, Tensor? context_terms, Tensor?[] plan, str[] activations, int[] residuals,"
     " bool direct, bool save) -> (Tensor, Tensor)",
     _forward,
     _forward_fake,
 )
-register(
+_call_backward = register(
     "masked_mlp_backward(Tensor grad, Tensor x, Tensor?[] params, Tensor saved, Tensor?[] plan, str[] activations,"
     " int[] residuals, bool direct, bool[] needs) -> (Tensor, Tensor, Tensor[])",
     _backward,
@@ -130,22 +130,25 @@ class _MaskedMLP(torch.autograd.Function):
     def forward(
         plan: list[Tensor | None], spec: Spec, definition: Callable, x: Tensor, context_terms: Tensor | None, *params: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        return torch.ops.fastgen.masked_mlp(x, params, context_terms, plan, *spec, True)
+        return _call(x, params, context_terms, plan, *spec, True)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
         ctx.plan, ctx.spec, ctx.definition, x, context_terms, *params = inputs
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # or a gradient as large as what was saved would be made for it
         ctx.save_for_backward(x, context_terms, output[1], *params)
 
     @staticmethod
     def backward(ctx, grad, _):  # type: ignore[no-untyped-def]
         x, context_terms, saved, *params = ctx.saved_tensors
         needs = ctx.needs_input_grad[3:]
+        if grad is None:
+            return (None,) * len(ctx.needs_input_grad)
         if twice_differentiable():
             grads = differentiable(ctx.definition, (x, context_terms, *params), needs, (grad,))
             return (None, None, None, *grads)
-        gx, gc, gparams = torch.ops.fastgen.masked_mlp_backward(rows(grad), x, params, saved, ctx.plan, *ctx.spec, needs)
+        gx, gc, gparams = _call_backward(rows(grad), x, params, saved, ctx.plan, *ctx.spec, needs)
         return (None, None, None, *(g if n else None for g, n in zip((gx, gc, *gparams), needs, strict=True)))
 
 
@@ -193,9 +196,9 @@ def masked_mlp(
         def definition(x: Tensor, context_terms: Tensor | None, *params: Tensor | None) -> Tensor:
             return reference.masked_mlp(x, network, params, context_terms=context_terms).flatten(-2)
 
-        y, _ = _MaskedMLP.apply(flat_plan, spec, definition, x2, context_terms, *params)
+        y, _ = apply(_MaskedMLP, flat_plan, spec, definition, x2, context_terms, *params)
     else:
-        y, _ = torch.ops.fastgen.masked_mlp(x2, params, context_terms, flat_plan, *spec, False)
+        y, _ = _call(x2, params, context_terms, flat_plan, *spec, False)
     return y.view(*x.shape[:-1], y.shape[1] // network.outputs, network.outputs)
 
 
