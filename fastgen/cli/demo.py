@@ -36,7 +36,7 @@ def demo(
     files.claim(overwrite=True)
     console = Console()
     outcome = run_experiment(settings, files, console)
-    rows = torch.from_numpy(outcome.data.valid[: settings.recipe.batch_size]).to(settings.device)
+    rows = torch.from_numpy(outcome.data.test[: settings.recipe.batch_size]).to(settings.device)
     console.print("measuring the fused path against plain PyTorch ...", highlight=False)
     times = measure(outcome.model, rows, seconds=TIMING_SECONDS)
     console.print(likelihood_table(outcome.data, outcome.likelihoods))

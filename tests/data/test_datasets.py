@@ -29,7 +29,7 @@ def test_shapes_and_determinism(name):
 
 
 def test_an_unknown_name():
-    with pytest.raises(ValueError, match="data: expected one of digits, patches.*found 'mnist'"):
+    with pytest.raises(ValueError, match=r"data: expected one of digits, patches.*found 'mnist'"):
         data.load("mnist")
 
 

@@ -35,7 +35,7 @@ def test_noise_of_the_epochs_is_taken_in_exactly():
     rng = np.random.default_rng(0)
     noisy = np.concatenate([digits.epoch(rng) for _ in range(100)]).astype(np.float64)
     full = fit_gaussians(digits)["full-covariance Gaussian"]
-    # Over 126 thousand draws the noise adds 0.29 / 355 = 0.0008 of standard error to a mean, 0.29 * 7 / 355 = 0.006 to a covariance.
+    # Over 126 thousand draws the noise adds a standard error of 0.0008 to a mean and of 0.006 to a covariance.
     np.testing.assert_allclose(full.mean, noisy.mean(axis=0), atol=0.005)
     np.testing.assert_allclose(full.covariance, np.cov(noisy, rowvar=False, bias=True), atol=0.03)
     # Constant pixels hold nothing but the noise.

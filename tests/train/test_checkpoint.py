@@ -67,7 +67,7 @@ def test_a_write_that_fails_leaves_the_checkpoint_before(tmp_path, monkeypatch):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(io.FileError, match="c.safetensors: cannot be written: Input/output error"):
+    with pytest.raises(io.FileError, match=r"c\.safetensors: cannot be written: Input/output error"):
         train(model, moons, CONFIG, [Checkpointer(path, _description(model), interval=0)])
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 

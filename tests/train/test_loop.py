@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_the_rows_of_an_epoch_are_shuffled_and_complete():
     rows = np.arange(10, dtype=np.float32)[:, None]
     train(Seen(1), Dataset("x", 0, rows, rows, rows), TrainConfig(epochs=2, batch_size=4))
     assert [len(b) for b in batches] == [4, 4, 2, 4, 4, 2]
-    first, second = sum(batches[:3], []), sum(batches[3:], [])
+    first, second = list(chain(*batches[:3])), list(chain(*batches[3:]))
     assert sorted(first) == sorted(second) == list(range(10))
     assert first != second and first != list(range(10))
 

@@ -59,5 +59,5 @@ def test_other_sets_get_a_learning_curve_only():
 
 def test_a_picture_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match="file/x.png: cannot be written"):
+    with pytest.raises(FileError, match=r"file/x\.png: cannot be written"):
         save_figure(tmp_path / "file" / "x.png", rows_figure(data.moons(size=20), data.moons(size=20).test, "title"))

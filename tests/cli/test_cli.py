@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import fastgen
+from fastgen import backends, io
+from fastgen.cli import app as cli
+from fastgen.cli import options
+
+TINY = ["--hidden", "8", "--transforms", "2", "--epochs", "2", "--threads", "1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """The folder of a tiny run."""
+    folder = tmp_path_factory.mktemp("run") / "moons"
+    assert cli.run(["train", "maf", "--data", "moons", "--out", str(folder), *TINY]) == 0
+    return folder
+
+
+def _fails(capsys, code: int, *arguments: object) -> str:
+    """Runs a command that must fail, with one line on stderr, and gives that line."""
+    assert cli.run([str(a) for a in arguments]) == code
+    err = capsys.readouterr().err
+    assert re.fullmatch(r"fastgen: [^\n]+\n", err), err
+    return err
+
+
+def test_train_writes_what_it_says(trained):
+    assert sorted(p.name for p in trained.iterdir()) == ["checkpoint.safetensors", "log.csv", "result.json", "summary.png"]
+    _, description = io.load(trained / "checkpoint.safetensors")
+    assert description["data"] == {"name": "moons", "seed": 0} and description["training"]["epochs"] == 2
+    with open(trained / "log.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 2
+    result = json.loads((trained / "result.json").read_text())
+    assert list(result["nats_per_dim"]) == ["MAF", "diagonal Gaussian", "full-covariance Gaussian"]
+    assert set(result["bits_per_dim"].values()) == {None}
+
+
+def test_eval_prints_what_train_found(trained, capsys):
+    assert cli.run(["eval", str(trained / "checkpoint.safetensors"), "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    for name, nats in json.loads((trained / "result.json").read_text())["nats_per_dim"].items():
+        assert re.search(rf"{name} +│ +{nats:.4f}", printed)
+
+
+def test_eval_on_another_set(trained, capsys):
+    assert cli.run(["eval", str(trained / "checkpoint.safetensors"), "--data", "rings"]) == 0
+    assert "test rows of rings" in capsys.readouterr().out
+
+
+def test_samples_are_the_same_for_a_seed(trained, tmp_path):
+    def sampled(name: str, *more: str) -> np.ndarray:
+        out = tmp_path / name
+        assert cli.run(["sample", str(trained / "checkpoint.safetensors"), "-n", "5", "--out", str(out), *more]) == 0
+        return np.load(out, allow_pickle=False)
+
+    one, again, other = sampled("a.npy"), sampled("b.npy"), sampled("c.npy", "--seed", "1")
+    assert one.shape == (5, 2) and one.dtype == np.float32
+    assert np.array_equal(one, again) and not np.array_equal(one, other)
+
+
+def test_samples_as_a_picture(trained, tmp_path):
+    assert cli.run(["sample", str(trained / "checkpoint.safetensors"), "--out", str(tmp_path / "new" / "x.png")]) == 0
+    assert (tmp_path / "new" / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_is_not_replaced_unasked(trained, capsys):
+    before = (trained / "checkpoint.safetensors").read_bytes()
+    err = _fails(capsys, 2, "train", "maf", "--data", "moons", "--out", trained, *TINY)
+    assert "--out: expected a folder without results (or --overwrite)" in err and str(trained) in err
+    assert (trained / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_the_same_seed_trains_the_same_model(trained, tmp_path):
+    again = tmp_path / "again"
+    for seed, equal in (("0", True), ("1", False)):
+        assert cli.run(["train", "maf", "--data", "moons", "--out", str(again), "--overwrite", "--seed", seed, *TINY]) == 0
+        nats = [json.loads((folder / "result.json").read_text())["nats_per_dim"]["MAF"] for folder in (trained, again)]
+        assert (nats[0] == nats[1]) is equal
+
+
+BAD_OPTIONS = [
+    (["train"], "Missing argument"),
+    (["train", "vae"], "expected one of maf, found 'vae'"),
+    (
+        ["train", "maf", "--data", "mnist"],
+        "'--data': expected one of digits, patches, moons, rings, spirals, pinwheel, found 'mnist'",
+    ),
+    (["train", "maf", "--epochs", "0"], "'--epochs': expected at least 1, found 0"),
+    (["train", "maf", "--epochs", "many"], "'--epochs'"),
+    (["train", "maf", "--batch-size", "-1"], "'--batch-size': expected at least 1, found -1"),
+    (["train", "maf", "--hidden", "512,"], "--hidden: expected layer widths of at least 1, such as 512,512, found '512,'"),
+    (["train", "maf", "--hidden", "0"], "--hidden: expected layer widths of at least 1, such as 512,512, found '0'"),
+    (["train", "maf", "--transforms", "0"], "'--transforms': expected at least 1, found 0"),
+    (["train", "maf", "--lr", "0"], "'--lr': expected a number above 0, found 0.0"),
+    (["train", "maf", "--lr", "nan"], "'--lr': expected a number above 0, found nan"),
+    (["train", "maf", "--weight-decay", "-1"], "'--weight-decay': expected at least 0, found -1.0"),
+    (["train", "maf", "--clip", "0"], "'--clip': expected a number above 0, found 0.0"),
+    (["train", "maf", "--patience", "0"], "'--patience': expected at least 1, found 0"),
+    (["train", "maf", "--seconds", "0"], "'--seconds': expected a number above 0, found 0.0"),
+    (["train", "maf", "--seed", "-1"], "'--seed': expected at least 0, found -1"),
+    (["train", "maf", "--threads", "0"], "'--threads': expected at least 1, found 0"),
+    (
+        ["train", "maf", "--device", "abacus"],
+        "--device: expected a device of this machine, such as cpu or cuda, found 'abacus'",
+    ),
+    (["train", "maf", "--wings", "2"], "--wings"),
+    (["sample", "gone.safetensors", "-n", "0"], "'-n': expected at least 1, found 0"),
+    (["sample", "gone.safetensors", "--out", "x.txt"], "'--out': expected a file that ends in .npy or .png, found 'x.txt'"),
+    (["sample", "gone.safetensors"], "gone.safetensors: expected a checkpoint, found no such file"),
+    (["eval", "gone.safetensors"], "gone.safetensors: expected a checkpoint, found no such file"),
+    (["eval", "."], "expected a checkpoint, found a folder"),
+    (["demo", "--data", "mnist"], "'--data': expected one of"),
+    (["fly"], "'fly'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_OPTIONS, ids=[" ".join(a) for a, _ in BAD_OPTIONS])
+def test_bad_options_are_named_and_leave_nothing(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert message in _fails(capsys, 2, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["eval", "sample"])
+@pytest.mark.parametrize("size", [0, 7, 1000])
+def test_a_checkpoint_cut_short_is_named(trained, tmp_path, monkeypatch, capsys, command, size):
+    monkeypatch.chdir(tmp_path)
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes((trained / "checkpoint.safetensors").read_bytes()[:size])
+    assert "bad.safetensors: expected a whole safetensors file" in _fails(capsys, 2, command, bad)
+    assert list(tmp_path.iterdir()) == [bad]
+
+
+@pytest.mark.parametrize("source", [None, {"name": "mnist", "seed": 0}, {"name": "moons"}, "moons"])
+def test_a_checkpoint_of_an_unknown_data_set_is_named(trained, tmp_path, capsys, source):
+    tensors, description = io.load(trained / "checkpoint.safetensors")
+    io.save(tmp_path / "x", tensors, {**description, "data": source})
+    assert "x: expected the name and seed of a data set" in _fails(capsys, 2, "eval", tmp_path / "x")
+
+
+def test_eval_on_a_set_of_other_features(trained, capsys):
+    err = _fails(capsys, 2, "eval", trained / "checkpoint.safetensors", "--data", "digits")
+    assert "--data: expected a set of 2 features, as moons has, found digits of 64" in err
+
+
+def test_an_out_that_is_no_folder(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert f"--out: expected a folder to write to, found {out}" in _fails(capsys, 2, "train", "maf", "--out", out, *TINY)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_samples_that_cannot_be_written(trained, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    err = _fails(capsys, 2, "sample", trained / "checkpoint.safetensors", "--out", tmp_path / "file" / "x.npy")
+    assert "file/x.npy: cannot be written" in err
+
+
+def test_a_run_that_diverges_says_so(tmp_path, capsys):
+    err = _fails(capsys, 1, "train", "maf", "--data", "moons", "--out", tmp_path / "x", *TINY, "--lr", "1e38")
+    assert "epoch 1: the train log-likelihood is" in err and "lower learning_rate" in err
+    assert not (tmp_path / "x" / "checkpoint.safetensors").exists()
+
+
+def test_version_and_help():
+    runner = CliRunner()
+    assert runner.invoke(cli.app, ["--version"]).output == f"fastgen {fastgen.__version__}\n"
+    for arguments in ([], ["--help"]):
+        shown = runner.invoke(cli.app, arguments)
+        assert shown.exit_code == 0
+        assert all(command in shown.output for command in ("train", "sample", "eval", "doctor", "demo"))
+
+
+def test_doctor_names_every_operation(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    shown = CliRunner().invoke(cli.app, ["doctor"])
+    assert shown.exit_code == 0
+    for word in (
+        *backends.OPERATIONS,
+        fastgen.__version__,
+        "torch",
+        "triton",
+        "python",
+        "compiled module",
+        "CPU threads",
+        "GPU",
+    ):
+        assert word in shown.output
+
+
+def test_doctor_works_where_parts_are_missing(monkeypatch):
+    monkeypatch.setattr(backends, "_compiled", None)
+    monkeypatch.setattr(backends, "_compiled_reason", "fastgen._C cannot be imported: gone")
+    monkeypatch.setattr(backends, "_triton_reason", "triton is not installed")
+    shown = CliRunner().invoke(cli.app, ["doctor"]).output
+    assert (
+        "cpu float32, cpu float64, cpu bfloat16, cuda float32, cuda bfloat16: reference: fastgen._C cannot be imported: gone"
+        in shown
+    )
+    with backends.use("cpu"):
+        assert "raises" in CliRunner().invoke(cli.app, ["doctor"]).output
+
+
+def test_widths():
+    assert options.widths("512") == (512,) and options.widths("64, 32") == (64, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "out", "err"),
+    [
+        (["--version"], 0, f"fastgen {fastgen.__version__}\n", ""),
+        (["eval", "gone"], 2, "", "fastgen: gone: expected a checkpoint, found no such file\n"),
+    ],
+)
+def test_as_a_process(arguments, code, out, err, tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-m", "fastgen", *arguments], capture_output=True, text=True, cwd=Path(fastgen.__file__).parents[1]
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, out, err)
