@@ -89,7 +89,7 @@ class MADE(Planned[NetworkPlan]):
             self.degrees,
             _hidden(hidden_features, hidden_degrees, lowest, features, residual, rng),
             outputs,
-            activation,
+            self.config["activation"],
             direct,
             residual,
         )
@@ -117,7 +117,9 @@ class MADE(Planned[NetworkPlan]):
         ends = [
             layer for layer, described in zip(self.layers, self.network.layers, strict=True) if described.residual is not None
         ]
-        for layer in (*ends, self.layers[-1], self.direct):
+        # Without hidden layers the context reaches the outputs directly.
+        context = self.context if len(self.layers) == 1 else None
+        for layer in (*ends, self.layers[-1], self.direct, context):
             if layer is not None:
                 for parameter in layer.parameters():
                     parameter.mul_(SMALL_START)

@@ -158,12 +158,13 @@ def test_any_strides_give_the_same() -> None:
     torch.testing.assert_close(made(row.expand(6, 5)), made(row).expand(6, 5, 2), rtol=1e-13, atol=1e-13)
 
 
-def test_a_network_starts_small_and_no_gradient_is_zero() -> None:
+@pytest.mark.parametrize("hidden", [(), (32, 32)])
+def test_a_network_starts_small_and_no_gradient_is_zero(hidden: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    made = MADE(8, hidden_features=(32, 32), residual=True, direct=True, activation="tanh")
-    x = torch.randn(64, 8)
-    assert made(x).abs().max() < 0.5
-    made(x).square().sum().backward()
+    made = MADE(8, hidden_features=hidden, context_features=2, residual=True, direct=True, activation="tanh")
+    x, context = torch.randn(64, 8), torch.randn(2)
+    assert made(x, context).abs().max() < 0.1
+    made(x, context).square().sum().backward()
     assert all((p.grad != 0).any() for p in made.parameters())
 
 
