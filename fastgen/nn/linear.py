@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..ops import LinearPlan, make_plan, masked_linear
+from ..ops import LinearPlan, _check, make_plan, masked_linear
 from ..ops.plan import check_degrees
 from ..reference import activation_name
 from .planned import Planned
@@ -49,8 +49,10 @@ class MaskedLinear(Planned[LinearPlan]):
             if width < 1:
                 raise ValueError(f"{name}: expected at least 1, found {width}")
         self.in_features, self.out_features = in_features, out_features
-        self.in_degrees = check_degrees(in_degrees, "in_degrees", in_features).clone()
-        self.out_degrees = check_degrees(out_degrees, "out_degrees", out_features).clone()
+        for name, degrees, width in (("in_degrees", in_degrees, in_features), ("out_degrees", out_degrees, out_features)):
+            check_degrees(degrees, name)
+            _check.shape(degrees, name, (width,))
+        self.in_degrees, self.out_degrees = in_degrees.clone(), out_degrees.clone()
         self.strict, self.activation = strict, activation_name(activation)
         self.weight = nn.Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))
         self.register_parameter("bias", nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None)

@@ -84,8 +84,8 @@ def test_degrees_are_configuration() -> None:
     [
         ((0, 7, IN, OUT), ValueError, "in_features: expected at least 1, found 0"),
         ((5, 0, IN, OUT), ValueError, "out_features: expected at least 1, found 0"),
-        ((4, 7, IN, OUT), ValueError, "in_degrees: expected a vector of 4 degrees"),
-        ((5, 6, IN, OUT), ValueError, "out_degrees: expected a vector of 6 degrees"),
+        ((4, 7, IN, OUT), ValueError, r"in_degrees: expected shape \(4,\), found \(5,\)"),
+        ((5, 6, IN, OUT), ValueError, r"out_degrees: expected shape \(6,\), found \(7,\)"),
         ((5, 7, IN.float(), OUT), TypeError, "in_degrees: expected an int64 tensor"),
         ((5, 7, IN - 3, OUT), ValueError, r"in_degrees: expected degrees in \[0"),
     ],
