@@ -134,12 +134,13 @@ def _draw_curve(ax: Axes, records: Sequence[Epoch], levels: Mapping[str, float])
     ax.plot(epochs, [r.train for r in records], color="tab:blue", linewidth=1.2, label="train")
     ax.plot(epochs, [r.valid for r in records], color="tab:orange", linewidth=1.6, label="valid")
     ax.plot(best.epoch, best.valid, "o", color="tab:orange", markersize=5, label=f"best: epoch {best.epoch}")
-    for (name, nats), style in zip(levels.items(), ("--", ":"), strict=False):
-        ax.axhline(nats, color="0.35", linestyle=style, linewidth=1.2, label=name)
+    for name, nats in levels.items():
+        ax.axhline(nats, color="0.35", linestyle="--", linewidth=1.2, label=f"_{name}")
+        ax.annotate(name, (0.985, nats), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color="0.25")
     shown = [best.valid, max(r.train for r in records), *levels.values()]
     margin = 0.08 * (max(shown) - min(shown)) + 1e-3
     # The first epochs of an untrained model would flatten everything after them.
-    ax.set_ylim(min(shown) - 3 * margin, max(shown) + margin)
+    ax.set_ylim(min(shown) - margin, max(shown) + margin)
     ax.set_xlabel("epoch")
     ax.set_ylabel("log-likelihood, nats per dimension")
     ax.grid(alpha=0.25)

@@ -33,7 +33,8 @@ def test_panels(tmp_path, name, titles):
     labels = {line.get_label(): line for line in curve.lines}
     assert list(labels["valid"].get_ydata()) == [-2.1, -1.4, -1.6]
     assert list(labels["best: epoch 2"].get_ydata()) == [-1.4]
-    assert set(labels["full-covariance Gaussian"].get_ydata()) == {-2.0}
+    assert set(labels["_full-covariance Gaussian"].get_ydata()) == {-2.0}
+    assert [text.get_text() for text in curve.texts] == list(LEVELS)
     save_figure(tmp_path / "x.png", figure)
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
