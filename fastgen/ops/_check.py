@@ -57,9 +57,29 @@ def broadcastable(t: Tensor, name: str, other: Tensor, other_name: str) -> None:
         raise ValueError(f"{name}: expected a shape broadcastable to {other_name}'s {tuple(other.shape)}, found {tuple(t.shape)}")
 
 
+def degrees(t: Tensor, name: str, length: int | None = None) -> None:
+    """Raises TypeError or ValueError unless `t` is an int64 vector on the CPU, of at least one degree or of `length`."""
+    if not isinstance(t, Tensor) or t.dtype != torch.int64:
+        found = t.dtype if isinstance(t, Tensor) else type(t).__name__
+        raise TypeError(f"{name}: expected an int64 tensor, found {found}")
+    if t.device.type != "cpu":
+        raise ValueError(f"{name}: expected a CPU tensor, found one on {t.device}")
+    if t.dim() != 1 or t.shape[0] == 0 or (length is not None and t.shape[0] != length):
+        expected = "at least 1" if length is None else str(length)
+        raise ValueError(f"{name}: expected a vector of {expected} degrees, found shape {tuple(t.shape)}")
+
+
 def autocast_dtype(t: Tensor) -> torch.dtype | None:
     """The dtype autocast asks of matrix products on t's device; None outside autocast."""
     device = t.device.type
     if torch.is_autocast_enabled(device) and t.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
     return None
+
+
+def upcast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The tensors, half ones in float32 under autocast, as PyTorch does for losses. The first one rules the device."""
+    first = tensors[0]
+    if not isinstance(first, Tensor) or autocast_dtype(first) is None:
+        return tensors
+    return tuple(t.float() if isinstance(t, Tensor) and t.dtype in (torch.bfloat16, torch.float16) else t for t in tensors)

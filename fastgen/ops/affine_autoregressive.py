@@ -115,9 +115,7 @@ class _AffineAutoregressive(torch.autograd.Function):
 
             grads = differentiable(definition, inputs, needs, (grad_z, grad_log_det))
         else:
-            raw = _call_backward(
-                grad_z, grad_log_det, *inputs, ctx.inverse, *ctx.scale_map.code, needs
-            )
+            raw = _call_backward(grad_z, grad_log_det, *inputs, ctx.inverse, *ctx.scale_map.code, needs)
             grads = [g if n else None for g, n in zip(raw, needs, strict=True)]
         return *grads, passed, None, None
 
@@ -149,8 +147,7 @@ def affine_autoregressive(
     Raises:
         TypeError, ValueError: a dtype, device or shape that does not fit.
     """
-    if _check.autocast_dtype(x) is not None:
-        x, shift, log_scale = x.float(), shift.float(), log_scale.float()
+    x, shift, log_scale = _check.upcast(x, shift, log_scale)  # type: ignore[assignment]
     _validate(x, shift, log_scale, log_det)
     if backends.choose("affine_autoregressive", x, shift, log_scale, log_det).backend == "reference":
         return reference.affine_autoregressive(x, shift, log_scale, inverse=inverse, scale_map=scale_map, log_det=log_det)

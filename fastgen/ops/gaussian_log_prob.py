@@ -14,9 +14,7 @@ from . import _check
 from ._library import apply, differentiable, register, twice_differentiable
 
 
-def _forward(
-    x: Tensor, mean: Tensor | None, log_scale: Tensor | None, kind: int, first: float, second: float
-) -> Tensor:
+def _forward(x: Tensor, mean: Tensor | None, log_scale: Tensor | None, kind: int, first: float, second: float) -> Tensor:
     if backends.choose("gaussian_log_prob", x).backend == "triton":
         return backends.kernels("gaussian_log_prob").forward(x, mean, log_scale, kind, first, second)
     log_prob = _forward_fake(x, mean, log_scale, kind, first, second)
@@ -24,9 +22,7 @@ def _forward(
     return log_prob
 
 
-def _forward_fake(
-    x: Tensor, mean: Tensor | None, log_scale: Tensor | None, kind: int, first: float, second: float
-) -> Tensor:
+def _forward_fake(x: Tensor, mean: Tensor | None, log_scale: Tensor | None, kind: int, first: float, second: float) -> Tensor:
     return x.new_empty(x.shape[:1], dtype=accumulator(x.dtype))
 
 
@@ -106,9 +102,9 @@ class _GaussianLogProb(torch.autograd.Function):
 def gaussian_log_prob(
     x: Tensor, mean: Tensor | None = None, log_scale: Tensor | None = None, *, scale_map: ScaleMap = ScaleMap()
 ) -> Tensor:
-    """log N(x; mean, e^s) summed over the last axis, s = scale_map(log_scale): -1/2 sum(((x - mean) e^-s)^2) - sum s - D/2 log 2 pi.
+    """log N(x; mean, e^s) summed over the last axis, s = scale_map(log_scale).
 
-    Without mean and log_scale the density is the standard normal's. With a network's two outputs for mean and log_scale
+    That is -1/2 sum(((x - mean) e^-s)^2) - sum s - D/2 log 2 pi. Without mean and log_scale the density is the standard normal's. With a network's two outputs for mean and log_scale
     it is the log-density of one block of a masked autoregressive flow over a standard normal, log_det included
     (Papamakarios et al. 2017, "Masked Autoregressive Flow for Density Estimation", equations 3 and 4).
 
@@ -123,8 +119,7 @@ def gaussian_log_prob(
     Raises:
         TypeError, ValueError: a dtype, device or shape that does not fit.
     """
-    if _check.autocast_dtype(x) is not None:
-        x, mean, log_scale = (t if t is None else t.float() for t in (x, mean, log_scale))
+    x, mean, log_scale = _check.upcast(x, mean, log_scale)  # type: ignore[assignment]
     _validate(x, mean, log_scale)
     if backends.choose("gaussian_log_prob", x, mean, log_scale).backend == "reference":
         return reference.gaussian_log_prob(x, mean, log_scale, scale_map=scale_map)

@@ -152,6 +152,5 @@ def _validate(x: Tensor, weight: Tensor, bias: Tensor | None, in_degrees: Tensor
     if bias is not None:
         _check.like(bias, "bias", x, "x")
         _check.shape(bias, "bias", weight.shape[:1])
-    for degrees, name, length in ((in_degrees, "in_degrees", weight.shape[1]), (out_degrees, "out_degrees", weight.shape[0])):
-        if degrees.shape != (length,):
-            raise ValueError(f"{name}: expected a vector of {length} degrees, found shape {tuple(degrees.shape)}")
+    _check.degrees(in_degrees, "in_degrees", weight.shape[1])
+    _check.degrees(out_degrees, "out_degrees", weight.shape[0])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..reference import MaskedNetwork
+from . import _check
 
 
 class LinearPlan(NamedTuple):
@@ -33,15 +34,8 @@ NetworkPlan = tuple[LinearPlan, ...]
 
 
 def check_degrees(degrees: Tensor, name: str, length: int | None = None) -> Tensor:
-    """Raises ValueError or TypeError unless `degrees` is a vector of at least one non-negative integer, of `length`."""
-    if not isinstance(degrees, Tensor) or degrees.dtype != torch.int64:
-        found = f"{degrees.dtype} tensor" if isinstance(degrees, Tensor) else type(degrees).__name__
-        raise TypeError(f"{name}: expected an int64 tensor, found {found}")
-    if degrees.device.type != "cpu":
-        raise ValueError(f"{name}: expected a CPU tensor, found one on {degrees.device}")
-    if degrees.dim() != 1 or degrees.numel() == 0 or (length is not None and degrees.numel() != length):
-        expected = "at least 1" if length is None else str(length)
-        raise ValueError(f"{name}: expected a vector of {expected} degrees, found shape {tuple(degrees.shape)}")
+    """Raises ValueError or TypeError unless `degrees` is a CPU vector of degrees in [0, 2^31), at least one or `length`."""
+    _check.degrees(degrees, name, length)
     if degrees.min() < 0 or degrees.max() > torch.iinfo(torch.int32).max:
         raise ValueError(f"{name}: expected degrees in [0, 2^31), found {int(degrees.min())} to {int(degrees.max())}")
     return degrees
