@@ -57,6 +57,13 @@ def broadcastable(t: Tensor, name: str, other: Tensor, other_name: str) -> None:
         raise ValueError(f"{name}: expected a shape broadcastable to {other_name}'s {tuple(other.shape)}, found {tuple(t.shape)}")
 
 
+def broadcasts(t: Tensor, name: str, batch: tuple[int, ...]) -> None:
+    """Raises ValueError unless the leading axes of `t` broadcast to the batch."""
+    lead = tuple(t.shape[:-1])
+    if len(lead) > len(batch) or any(n not in (1, m) for n, m in zip(lead[::-1], batch[::-1], strict=False)):
+        raise ValueError(f"{name}: expected a batch that broadcasts to {tuple(batch)}, found {lead}")
+
+
 def degrees(t: Tensor, name: str, length: int | None = None) -> None:
     """Raises TypeError or ValueError unless `t` is an int64 vector on the CPU, of at least one degree or of `length`."""
     if not isinstance(t, Tensor) or t.dtype != torch.int64:
