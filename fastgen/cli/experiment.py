@@ -76,7 +76,7 @@ def run_experiment(settings: Settings, files: RunFolder, console: Console) -> Ou
     observers = [
         CsvLog(files.log),
         Checkpointer(files.checkpoint, description),
-        progress(console, len(data.train), recipe.batch_size, recipe.epochs),
+        progress(console, len(data.train), settings.training),
     ]
     records = train(model, data, settings.training, observers)
     likelihoods = held_out(settings.model.upper(), model, data)

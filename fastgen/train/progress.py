@@ -6,37 +6,50 @@ import math
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from .config import TrainConfig
 from .observer import Best, Epoch, Observer
 
 # Between the lines written where there is no terminal.
 SECONDS_BETWEEN_LINES = 5.0
 
 
-def progress(console: Console, rows: int, batch_size: int, epochs: int) -> Observer:
-    """A display of training for at most `epochs` epochs over `rows` rows."""
-    return _Bar(console, math.ceil(rows / batch_size) * epochs) if console.is_terminal else _Lines(console)
+def progress(console: Console, rows: int, config: TrainConfig) -> Observer:
+    """A display of training on `rows` rows as `config` says."""
+    return (
+        _Bar(console, math.ceil(rows / config.batch_size) * config.epochs, config.seconds)
+        if console.is_terminal
+        else _Lines(console)
+    )
 
 
 def _line(record: Epoch, best: Best) -> str:
-    return f"epoch {record.epoch}: train {record.train:.4f}, valid {record.valid:.4f} (best {best.record.valid:.4f}) nats/dim"
+    return f"epoch {record.epoch}: train {record.train:.3f}, valid {record.valid:.3f} (best {best.record.valid:.3f}) nats/dim"
 
 
 class _Bar(Observer):
-    def __init__(self, console: Console, steps: int) -> None:
-        columns = (BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("steps"), TimeElapsedColumn())
-        self._progress = Progress(*columns, TextColumn("{task.description}"), console=console)
-        self._task = self._progress.add_task("", total=steps)
+    """Fills with the steps done, or with the time used up where that runs out first."""
+
+    def __init__(self, console: Console, steps: int, seconds: float | None) -> None:
+        self._steps, self._seconds = steps, seconds or math.inf
+        self._done, self._start = 0, time.monotonic()
+        # Narrow enough for a terminal of 80 columns.
+        columns = (BarColumn(bar_width=11), TimeElapsedColumn(), TextColumn("{task.description}"))
+        self._progress = Progress(*columns, console=console)
+        self._task = self._progress.add_task("", total=1.0)
         self._progress.start()
 
     def step(self) -> None:
-        self._progress.advance(self._task)
+        self._done += 1
+        used = (time.monotonic() - self._start) / self._seconds
+        self._progress.update(self._task, completed=min(1.0, max(self._done / self._steps, used)))
 
     def epoch(self, record: Epoch, best: Best) -> None:
         self._progress.update(self._task, description=_line(record, best))
 
     def finish(self) -> None:
+        self._progress.update(self._task, completed=1.0)
         self._progress.stop()
 
 
