@@ -157,15 +157,24 @@ struct Gelu {
 template <class F>
 FASTGEN_HD_INLINE auto dispatch_activation(Activation activation, F&& f) {
   switch (activation) {
-    case Activation::relu: return f(Relu{});
-    case Activation::leaky_relu: return f(LeakyRelu{});
-    case Activation::elu: return f(Elu{});
-    case Activation::tanh: return f(Tanh{});
-    case Activation::sigmoid: return f(Sigmoid{});
-    case Activation::softplus: return f(Softplus{});
-    case Activation::silu: return f(Silu{});
-    case Activation::gelu: return f(Gelu{});
-    default: return f(Identity{});
+    case Activation::relu:
+      return f(Relu{});
+    case Activation::leaky_relu:
+      return f(LeakyRelu{});
+    case Activation::elu:
+      return f(Elu{});
+    case Activation::tanh:
+      return f(Tanh{});
+    case Activation::sigmoid:
+      return f(Sigmoid{});
+    case Activation::softplus:
+      return f(Softplus{});
+    case Activation::silu:
+      return f(Silu{});
+    case Activation::gelu:
+      return f(Gelu{});
+    default:
+      return f(Identity{});
   }
 }
 

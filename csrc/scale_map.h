@@ -103,13 +103,20 @@ template <class T, class F>
 FASTGEN_HD_INLINE void dispatch_scale_map(const ScaleMap& map, F&& f) {
   const T first = T(map.first), second = T(map.second);
   switch (map.kind) {
-    case ScaleKind::softplus: return first == T(0) ? f(LogSoftplus<T>{}) : f(LogSoftplusPlus<T>{first});
-    case ScaleKind::sigmoid: return first == T(0) ? f(LogSigmoid<T>{}) : f(LogSigmoidPlus<T>{first});
-    case ScaleKind::soft_clip: return f(SoftClip<T>{first});
-    case ScaleKind::tanh: return f(TanhScale<T>{first});
-    case ScaleKind::clamp: return f(ClampScale<T>{first, second});
-    case ScaleKind::clamp_straight: return f(ClampStraight<T>{first, second});
-    default: return f(IdentityScale<T>{});
+    case ScaleKind::softplus:
+      return first == T(0) ? f(LogSoftplus<T>{}) : f(LogSoftplusPlus<T>{first});
+    case ScaleKind::sigmoid:
+      return first == T(0) ? f(LogSigmoid<T>{}) : f(LogSigmoidPlus<T>{first});
+    case ScaleKind::soft_clip:
+      return f(SoftClip<T>{first});
+    case ScaleKind::tanh:
+      return f(TanhScale<T>{first});
+    case ScaleKind::clamp:
+      return f(ClampScale<T>{first, second});
+    case ScaleKind::clamp_straight:
+      return f(ClampStraight<T>{first, second});
+    default:
+      return f(IdentityScale<T>{});
   }
 }
 

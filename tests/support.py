@@ -11,7 +11,7 @@ from fastgen.reference import ScaleMap
 
 
 def rms_error(value: Tensor, truth: Tensor) -> float:
-    """Root mean square of value - truth, relative to that of truth's row (last axis), where truth is finite in value's dtype."""
+    """Root mean square of value - truth over that of truth's row (last axis), where truth is finite in value's dtype."""
     finite = truth.to(value.dtype).isfinite()
     row = torch.where(finite, truth, 0.0).square().mean(-1, keepdim=True).sqrt().clamp_min(torch.finfo(value.dtype).tiny)
     errors = ((value.to(truth.dtype) - truth) / row)[finite]

@@ -8,9 +8,8 @@ namespace py = pybind11;
 namespace fastgen {
 namespace {
 
-void forward(
-    const Tensor& x, const Tensor& shift, const Tensor& log_scale, const Optional& log_det_in, bool inverse, int kind,
-    double first, double second, const Tensor& z, const Tensor& log_det) {
+void forward(const Tensor& x, const Tensor& shift, const Tensor& log_scale, const Optional& log_det_in, bool inverse, int kind,
+             double first, double second, const Tensor& z, const Tensor& log_det) {
   expect_features(x, "x");
   const int64_t rows = x.size(0), features = x.size(1);
   dispatch_float(x, "x", [&](auto zero) {
@@ -31,10 +30,9 @@ void forward(
   });
 }
 
-void backward(
-    const Optional& grad_z, const Optional& grad_log_det, const Tensor& x, const Tensor& shift,
-    const Tensor& log_scale, bool inverse, int kind, double first, double second, const Optional& grad_x,
-    const Optional& grad_shift, const Optional& grad_log_scale) {
+void backward(const Optional& grad_z, const Optional& grad_log_det, const Tensor& x, const Tensor& shift,
+              const Tensor& log_scale, bool inverse, int kind, double first, double second, const Optional& grad_x,
+              const Optional& grad_shift, const Optional& grad_log_scale) {
   expect_features(x, "x");
   const int64_t rows = x.size(0), features = x.size(1);
   dispatch_float(x, "x", [&](auto zero) {
@@ -60,9 +58,9 @@ void backward(
 }  // namespace
 
 void bind_affine_autoregressive(py::module_& m) {
-  m.def("affine_autoregressive_forward", &forward, "z and log_det of the affine transform, into z and log_det.",
-        py::arg("x"), py::arg("shift"), py::arg("log_scale"), py::arg("log_det_in"), py::arg("inverse"), py::arg("kind"),
-        py::arg("first"), py::arg("second"), py::arg("z"), py::arg("log_det"));
+  m.def("affine_autoregressive_forward", &forward, "z and log_det of the affine transform, into z and log_det.", py::arg("x"),
+        py::arg("shift"), py::arg("log_scale"), py::arg("log_det_in"), py::arg("inverse"), py::arg("kind"), py::arg("first"),
+        py::arg("second"), py::arg("z"), py::arg("log_det"));
   m.def("affine_autoregressive_backward", &backward,
         "The gradients of affine_autoregressive_forward, into those that are not None.", py::arg("grad_z"),
         py::arg("grad_log_det"), py::arg("x"), py::arg("shift"), py::arg("log_scale"), py::arg("inverse"), py::arg("kind"),

@@ -8,9 +8,8 @@ namespace py = pybind11;
 namespace fastgen {
 namespace {
 
-void forward(
-    const Tensor& x, const Optional& mean, const Optional& log_scale, int kind, double first, double second,
-    const Tensor& log_prob) {
+void forward(const Tensor& x, const Optional& mean, const Optional& log_scale, int kind, double first, double second,
+             const Tensor& log_prob) {
   expect_features(x, "x");
   const int64_t rows = x.size(0), features = x.size(1);
   dispatch_float(x, "x", [&](auto zero) {
@@ -28,9 +27,8 @@ void forward(
   });
 }
 
-void backward(
-    const Tensor& grad, const Tensor& x, const Optional& mean, const Optional& log_scale, int kind, double first,
-    double second, const Optional& grad_x, const Optional& grad_mean, const Optional& grad_log_scale) {
+void backward(const Tensor& grad, const Tensor& x, const Optional& mean, const Optional& log_scale, int kind, double first,
+              double second, const Optional& grad_x, const Optional& grad_mean, const Optional& grad_log_scale) {
   expect_features(x, "x");
   if (grad_log_scale && !log_scale) fail("grad_log_scale: expected None without log_scale");
   const int64_t rows = x.size(0), features = x.size(1);

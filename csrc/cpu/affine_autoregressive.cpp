@@ -28,7 +28,8 @@ void pull_shift(bool inverse, int n, const T* __restrict grad_z, const T* __rest
 
 // The gradient of s through z, added to what log_det sends.
 template <class T>
-void add_pull_s(bool inverse, int n, const T* __restrict grad_x, const T* __restrict x, const T* __restrict shift, T* __restrict grad_s) {
+void add_pull_s(bool inverse, int n, const T* __restrict grad_x, const T* __restrict x, const T* __restrict shift,
+                T* __restrict grad_s) {
   if (inverse)
     for (int i = 0; i < n; ++i) grad_s[i] += grad_x[i] * x[i];
   else

@@ -22,8 +22,8 @@ struct AffineAutoregressiveForward {
 
 template <class T>
 struct AffineAutoregressiveBackward {
-  Strided<T> grad_z;       // null: nothing flows from z
-  const T* grad_log_det;   // null: nothing flows from log_det
+  Strided<T> grad_z;      // null: nothing flows from z
+  const T* grad_log_det;  // null: nothing flows from log_det
   int64_t grad_log_det_step;
   Strided<T> x, shift, log_scale;
   int64_t rows, features;

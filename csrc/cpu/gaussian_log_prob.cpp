@@ -10,7 +10,8 @@ constexpr double kHalfLogTwoPi = 0.91893853320467274178;
 
 // A block's log-scale s, w = e^-s and, where `derivative` is not null, ds/dlog_scale. Without log_scale s is 0.
 template <class T>
-void read_scale(const Strided<T>& log_scale, const ScaleMap& map, const Block& b, T* __restrict s, T* __restrict w, T* derivative) {
+void read_scale(const Strided<T>& log_scale, const ScaleMap& map, const Block& b, T* __restrict s, T* __restrict w,
+                T* derivative) {
   if (!log_scale.data) {
     fill(s, b.size(), T(0));
     fill(w, b.size(), T(1));

@@ -13,7 +13,7 @@ namespace fastgen::cpu::FASTGEN_VARIANT {
 
 constexpr int kBlock = 512;
 // Elements a thread must have to be worth waking.
-constexpr int64_t kGrain = 8192;
+constexpr int64_t kGrain = 32768;
 
 // Whole rows, or a piece of one row: in a contiguous matrix its elements lie one after the other.
 struct Block {
@@ -86,8 +86,7 @@ class Flat {
 // One value per row of the block, times `factor`, repeated along it; zeros for a null vector.
 template <class T>
 inline void repeat(const T* values, int64_t step, const Block& b, T factor, T* to) {
-  for (int r = 0; r < b.rows; ++r)
-    fill(to + r * b.columns, b.columns, values ? factor * values[(b.row + r) * step] : T(0));
+  for (int r = 0; r < b.rows; ++r) fill(to + r * b.columns, b.columns, values ? factor * values[(b.row + r) * step] : T(0));
 }
 
 // In 16 partial sums, whatever the instruction set.
@@ -111,7 +110,8 @@ inline void add_row_sums(const T* values, const Block& b, double* totals) {
 
 // s = map(raw), and ds/draw where `derivative` is not null.
 template <class T>
-inline void map_log_scale(const ScaleMap& map, int n, const T* __restrict raw, T* __restrict s, T* __restrict derivative = nullptr) {
+inline void map_log_scale(const ScaleMap& map, int n, const T* __restrict raw, T* __restrict s,
+                          T* __restrict derivative = nullptr) {
   dispatch_scale_map<T>(map, [=](auto scale) {
     if (!derivative)
       for (int i = 0; i < n; ++i) s[i] = scale(raw[i]).value;

@@ -104,9 +104,10 @@ def gaussian_log_prob(
 ) -> Tensor:
     """log N(x; mean, e^s) summed over the last axis, s = scale_map(log_scale).
 
-    That is -1/2 sum(((x - mean) e^-s)^2) - sum s - D/2 log 2 pi. Without mean and log_scale the density is the standard normal's. With a network's two outputs for mean and log_scale
-    it is the log-density of one block of a masked autoregressive flow over a standard normal, log_det included
-    (Papamakarios et al. 2017, "Masked Autoregressive Flow for Density Estimation", equations 3 and 4).
+    That is -1/2 sum(((x - mean) e^-s)^2) - sum s - D/2 log 2 pi. Without mean and log_scale the density is the standard
+    normal's. With a network's two outputs for mean and log_scale it is the log-density of one block of a masked
+    autoregressive flow over a standard normal, log_det included (Papamakarios et al. 2017, "Masked Autoregressive Flow for
+    Density Estimation", equations 3 and 4).
 
     Args:
         x: (..., D), floating; any strides, any number of rows.
