@@ -32,7 +32,8 @@ def patches(*, seed: int = 0) -> Dataset:
         grey = np.rint(photograph @ _LUMA)
         for part, bands in zip(parts, split_bands(rng), strict=True):
             part.extend(prepare(dequantise(band_patches(grey, band), rng)) for band in bands)
-    train, valid, test = (np.concatenate(part) for part in parts)
+    # Shuffled: neighbours in a photograph look alike, and whoever reads the first rows is to see them all.
+    train, valid, test = (rng.permutation(np.concatenate(part)) for part in parts)
     return Dataset(
         name="patches",
         seed=seed,

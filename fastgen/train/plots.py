@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ..data import Dataset
@@ -142,6 +143,7 @@ def _draw_curve(ax: Axes, records: Sequence[Epoch], levels: Mapping[str, float])
     # The first epochs of an untrained model would flatten everything after them.
     ax.set_ylim(min(shown) - margin, max(shown) + margin)
     ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylabel("log-likelihood, nats per dimension")
     ax.grid(alpha=0.25)
     ax.legend(fontsize=8, loc="best")
