@@ -1,6 +1,6 @@
 // Elementary functions for the kernels: free of branches, so that a loop over them becomes SIMD code, and usable on CUDA.
 //
-// float: polynomials, within 2 ulp over the whole range. double: exp and expm1 likewise, the others from the C library.
+// float: polynomials, within 2.5 ulp over the whole range. double: exp and expm1 likewise, the others from the C library.
 // Everything here has internal linkage: each instruction-set variant of a kernel must keep its own copy (cpu/variant.h).
 // Polynomials are minimax fits (Remez) of the function named beside them.
 #pragma once

@@ -160,6 +160,11 @@ def _log_once(op: str, reason: str) -> None:
         _log.info("%s runs on the reference: %s", op, reason)
 
 
+def on_triton(x: Tensor) -> bool:
+    """Whether a call that got past `choose` runs on Triton rather than on the C++ kernels."""
+    return x.is_cuda or _forced == "triton"
+
+
 def kernels(op: str) -> ModuleType:
     """The module of `op`'s Triton kernels, `fastgen.kernels.<op>`."""
     return importlib.import_module(f"fastgen.kernels.{op}")

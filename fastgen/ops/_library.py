@@ -31,6 +31,11 @@ def register(schema: str, run: Callable, fake: Callable) -> Callable:
     return call
 
 
+def needs_gradients(*tensors: Tensor | None) -> bool:
+    """Whether a call has to go through its Function."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
 def apply(function: type[torch.autograd.Function], *args: Any) -> Any:
     """`function.apply(*args)`, less the inspection of its signature, which costs more than the rest of a small call."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():

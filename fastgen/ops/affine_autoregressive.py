@@ -17,7 +17,7 @@ from ._library import apply, differentiable, register, twice_differentiable
 def _forward(
     x: Tensor, shift: Tensor, log_scale: Tensor, log_det: Tensor | None, inverse: bool, kind: int, first: float, second: float
 ) -> tuple[Tensor, Tensor]:
-    if backends.choose("affine_autoregressive", x).backend == "triton":
+    if backends.on_triton(x):
         kernel = backends.kernels("affine_autoregressive")
         return kernel.forward(x, shift, log_scale, log_det, inverse, kind, first, second)
     z, total = _forward_fake(x, shift, log_scale, log_det, inverse, kind, first, second)
@@ -43,7 +43,7 @@ def _backward(
     second: float,
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if backends.choose("affine_autoregressive", x).backend == "triton":
+    if backends.on_triton(x):
         kernel = backends.kernels("affine_autoregressive")
         grads = kernel.backward(grad_z, grad_log_det, x, shift, log_scale, inverse, kind, first, second, needs)
         gx, gshift, glog_scale = (x.new_empty(0) if g is None else g for g in grads)

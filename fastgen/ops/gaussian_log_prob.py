@@ -15,7 +15,7 @@ from ._library import apply, differentiable, register, twice_differentiable
 
 
 def _forward(x: Tensor, mean: Tensor | None, log_scale: Tensor | None, kind: int, first: float, second: float) -> Tensor:
-    if backends.choose("gaussian_log_prob", x).backend == "triton":
+    if backends.on_triton(x):
         return backends.kernels("gaussian_log_prob").forward(x, mean, log_scale, kind, first, second)
     log_prob = _forward_fake(x, mean, log_scale, kind, first, second)
     backends.compiled().gaussian_log_prob_forward(x, mean, log_scale, kind, first, second, log_prob)
@@ -36,7 +36,7 @@ def _backward(
     second: float,
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if backends.choose("gaussian_log_prob", x).backend == "triton":
+    if backends.on_triton(x):
         kernel = backends.kernels("gaussian_log_prob")
         grads = kernel.backward(grad, x, mean, log_scale, kind, first, second, needs)
         gx, gmean, glog_scale = (x.new_empty(0) if g is None else g for g in grads)

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import backends, reference
 from ..reference import ACTIVATIONS, activation_name
 from . import _check
-from ._library import apply, differentiable, register, twice_differentiable
+from ._library import apply, differentiable, needs_gradients, register, twice_differentiable
 from .plan import LinearPlan, make_plan
 
 # Their derivative is a function of their output; the others keep the sum before them.
@@ -18,7 +18,7 @@ FROM_OUTPUT = ("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid")
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Sequence[Tensor | None], activation: str) -> Tensor:
-    if backends.choose("masked_linear", x).backend == "triton":
+    if backends.on_triton(x):
         return backends.kernels("masked_linear").forward(x, weight, bias, LinearPlan(*plan), activation)  # type: ignore[arg-type]
     y = x.new_empty((x.shape[0], weight.shape[0]))
     backends.compiled().masked_linear_forward(x, weight, bias, *plan, activation, y)
@@ -39,7 +39,7 @@ def _gradients(x: Tensor, weight: Tensor, needs: Sequence[bool]) -> tuple[Tensor
 def _backward(
     grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, plan: Sequence[Tensor | None], activation: str, needs: Sequence[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if backends.choose("masked_linear", x).backend == "triton":
+    if backends.on_triton(x):
         kernel = backends.kernels("masked_linear")
         grads = kernel.backward(grad, x, weight, saved, LinearPlan(*plan), activation, needs)  # type: ignore[arg-type]
         gx, gw, gb = (x.new_empty(0) if g is None else g for g in grads)
@@ -135,10 +135,15 @@ def masked_linear(
         plan = make_plan(in_degrees, out_degrees, strict=strict, device=x.device)
     fused = name if name in FROM_OUTPUT else "identity"
 
-    def definition(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return reference.masked_linear(x, weight, bias, in_degrees, out_degrees, strict=strict, activation=fused)
+    x2, weight = rows(x), weight.contiguous()
+    if needs_gradients(x2, weight, bias):
 
-    y = apply(_MaskedLinear, rows(x), weight.contiguous(), bias, plan, fused, definition)
+        def definition(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            return reference.masked_linear(x, weight, bias, in_degrees, out_degrees, strict=strict, activation=fused)
+
+        y = apply(_MaskedLinear, x2, weight, bias, plan, fused, definition)
+    else:
+        y = _call(x2, weight, bias, list(plan), fused)
     y = y if x.dim() == 2 else y.view(*x.shape[:-1], weight.shape[0])
     return y if fused == name else ACTIVATIONS[name](y)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import backends, reference
 from ..reference import MaskedNetwork
 from . import _check
-from ._library import apply, differentiable, register, twice_differentiable
+from ._library import apply, differentiable, needs_gradients, register, twice_differentiable
 from .masked_linear import rows
 from .plan import NetworkPlan, make_network_plan
 
@@ -50,7 +50,7 @@ def _forward(
     direct: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor]:
-    if backends.choose("masked_mlp", x).backend == "triton":
+    if backends.on_triton(x):
         kernel = backends.kernels("masked_mlp")
         return kernel.forward(x, params, context_terms, plan, activations, residuals, direct, save)
     y, saved = _forward_fake(x, params, context_terms, plan, activations, residuals, direct, save)
@@ -83,7 +83,7 @@ def _backward(
     direct: bool,
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    if backends.choose("masked_mlp", x).backend == "triton":
+    if backends.on_triton(x):
         kernel = backends.kernels("masked_mlp")
         return kernel.backward(grad, x, params, saved, plan, activations, residuals, direct, needs)
     gx, gc, gparams = _backward_fake(grad, x, params, saved, plan, activations, residuals, direct, needs)
@@ -191,7 +191,7 @@ def masked_mlp(
         context_terms = rows(context_terms.expand(*x.shape[:-1], context_terms.shape[-1]))
     params = [p if p is None else p.contiguous() for p in params]
     spec = _spec(network)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x2, context_terms, *params)):
+    if needs_gradients(x2, context_terms, *params):
 
         def definition(x: Tensor, context_terms: Tensor | None, *params: Tensor | None) -> Tensor:
             return reference.masked_mlp(x, network, params, context_terms=context_terms).flatten(-2)
