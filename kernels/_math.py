@@ -51,7 +51,7 @@ def log(x):
 @triton.jit
 def expm1(x):
     if INTERPRETED:
-        # Kahan: the rounding errors of e^x and of its logarithm cancel. Left alone where e^x - 1 is x or needs no help.
+        # Kahan: the rounding errors of e^x and of its logarithm cancel. Far from 0 e^x - 1 needs no help.
         u = tl.exp(x)
         near = (tl.abs(x) < 1.0) & (u != 1.0)
         return tl.where(near, (u - 1.0) * x / tl.log(tl.where(near, u, 2.0)), tl.where(u == 1.0, x, u - 1.0))
@@ -64,7 +64,9 @@ def log1p(x):
     if INTERPRETED:
         u = 1.0 + x
         near = (tl.abs(x) < 1.0) & (u != 1.0)
-        return tl.where(near, tl.log(tl.where(near, u, 2.0)) * x / tl.where(near, u - 1.0, 1.0), tl.where(u == 1.0, x, tl.log(u)))
+        return tl.where(
+            near, tl.log(tl.where(near, u, 2.0)) * x / tl.where(near, u - 1.0, 1.0), tl.where(u == 1.0, x, tl.log(u))
+        )
     else:
         return libdevice.log1p(x)
 

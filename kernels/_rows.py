@@ -22,7 +22,7 @@ class RowTile:
 
 
 def row_tile(x: Tensor) -> RowTile:
-    """The tile for x of shape (B, D): 2048 elements, 16 a thread, but so few rows that every multiprocessor has two programs."""
+    """The tile for x of shape (B, D): 2048 elements, but so few rows that every multiprocessor gets two."""
     batch, features = x.shape
     columns = min(triton.next_power_of_2(features), 1024)
     rows = min(2048 // columns, triton.next_power_of_2(triton.cdiv(batch, 2 * device_of(x).processors)))
@@ -63,14 +63,29 @@ def load_tile(pointer, row, column, row_stride, column_stride, mask):
 
 @triton.jit
 def load_pair(
-    first, second, row, column, first_row, first_column, second_row, second_column, mask, INTERLEAVED: tl.constexpr
+    first,
+    second,
+    row,
+    start,
+    rows,
+    columns,
+    first_row,
+    first_column,
+    second_row,
+    second_column,
+    INTERLEAVED: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):
     """The same tile of two tensors, in one load where they are interleaved."""
     if INTERLEAVED:
-        offsets = row.to(tl.int64)[:, None, None] * first_row + column[None, :, None] * 2 + tl.arange(0, 2)[None, None, :]
-        a, b = tl.split(tl.load(first + offsets, mask=mask[:, :, None], other=0.0))
+        column = 2 * start + tl.arange(0, 2 * COLUMNS)
+        mask = (row < rows)[:, None] & (column < 2 * columns)[None, :]
+        both = tl.load(first + row.to(tl.int64)[:, None] * first_row + column[None, :], mask=mask, other=0.0)
+        a, b = tl.split(tl.reshape(both, (row.shape[0], COLUMNS, 2)))
         return widen(a), widen(b)
     else:
+        column = start + tl.arange(0, COLUMNS)
+        mask = (row < rows)[:, None] & (column < columns)[None, :]
         a = load_tile(first, row, column, first_row, first_column, mask)
         b = load_tile(second, row, column, second_row, second_column, mask)
         return a, b

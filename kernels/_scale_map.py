@@ -36,7 +36,7 @@ def log_scale_of(a, KIND: tl.constexpr, A: tl.constexpr, B: tl.constexpr):
         return divide(a, 1.0 + tl.abs(a / A))
     elif KIND == TANH:
         return A * tanh(a / A)
-    elif KIND == CLAMP or KIND == CLAMP_STRAIGHT:
+    elif KIND >= CLAMP:
         return tl.where(a < A, A, tl.where(a > B, B, a))
     else:
         return a

@@ -46,7 +46,18 @@ def _forward_kernel(
         mask = (row < batch)[:, None] & (column < features)[None, :]
         u = load_tile(x, row, column, x_row, x_column, mask)
         t, a = load_pair(
-            shift, log_scale, row, column, shift_row, shift_column, log_scale_row, log_scale_column, mask, INTERLEAVED
+            shift,
+            log_scale,
+            row,
+            start,
+            batch,
+            features,
+            shift_row,
+            shift_column,
+            log_scale_row,
+            log_scale_column,
+            INTERLEAVED,
+            COLUMNS,
         )
         s = log_scale_of(a, KIND, A, B)
         v = u * exp(s) + t if INVERSE else (u - t) * exp(-s)
@@ -93,7 +104,18 @@ def _backward_kernel(
         g = load_tile(grad_z, row, column, grad_row, grad_column, mask)
         u = load_tile(x, row, column, x_row, x_column, mask)
         t, a = load_pair(
-            shift, log_scale, row, column, shift_row, shift_column, log_scale_row, log_scale_column, mask, INTERLEAVED
+            shift,
+            log_scale,
+            row,
+            start,
+            batch,
+            features,
+            shift_row,
+            shift_column,
+            log_scale_row,
+            log_scale_column,
+            INTERLEAVED,
+            COLUMNS,
         )
         s = log_scale_of(a, KIND, A, B)
         if INVERSE:

@@ -44,7 +44,20 @@ def _forward_kernel(
         column = start + tl.arange(0, COLUMNS)
         mask = (row < batch)[:, None] & (column < features)[None, :]
         u = load_tile(x, row, column, x_row, x_column, mask)
-        m, a = load_pair(mean, log_scale, row, column, mean_row, mean_column, log_scale_row, log_scale_column, mask, INTERLEAVED)
+        m, a = load_pair(
+            mean,
+            log_scale,
+            row,
+            start,
+            batch,
+            features,
+            mean_row,
+            mean_column,
+            log_scale_row,
+            log_scale_column,
+            INTERLEAVED,
+            COLUMNS,
+        )
         s = log_scale_of(a, KIND, A, B)
         z = (u - m) * exp(-s)
         sums += tl.where(mask, 0.5 * z * z + s, 0.0)
@@ -82,7 +95,20 @@ def _backward_kernel(
         column = start + tl.arange(0, COLUMNS)
         mask = (row < batch)[:, None] & (column < features)[None, :]
         u = load_tile(x, row, column, x_row, x_column, mask)
-        m, a = load_pair(mean, log_scale, row, column, mean_row, mean_column, log_scale_row, log_scale_column, mask, INTERLEAVED)
+        m, a = load_pair(
+            mean,
+            log_scale,
+            row,
+            start,
+            batch,
+            features,
+            mean_row,
+            mean_column,
+            log_scale_row,
+            log_scale_column,
+            INTERLEAVED,
+            COLUMNS,
+        )
         precision = exp(-log_scale_of(a, KIND, A, B))
         z = (u - m) * precision
         gm = g * z * precision

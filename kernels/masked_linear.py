@@ -137,8 +137,9 @@ def _forward_kernel(
     w_rows = weight + tl.minimum(out_stored, outputs - 1).to(tl.int64)[None, :] * inputs
     sums = tl.zeros((ROWS, OUTPUTS), SUM)
     for k in range(0, seen_by_all, K):
-        j = _stored(in_order, k + tl.arange(0, K), None)
-        sums = _multiply(tl.load(x_rows + j[None, :]), tl.load(w_rows + j[:, None]), sums, PRECISION)
+        j = k + tl.arange(0, K)
+        j_stored = _stored(in_order, j, j < inputs)
+        sums = _multiply(tl.load(x_rows + j_stored[None, :]), tl.load(w_rows + j_stored[:, None]), sums, PRECISION)
     for k in range(seen_by_all, seen_by_any, K):
         j = k + tl.arange(0, K)
         j_stored = _stored(in_order, j, j < inputs)
@@ -252,7 +253,9 @@ def _grad_weight_kernel(
             (row < stop)[None, :] & (out < outputs)[:, None],
             ACTIVATION,
         )
-        u = tl.load(x + kept[:, None] * x_row + j_stored[None, :], mask=(row < stop)[:, None] & (j < inputs)[None, :], other=0.0)
+        u = tl.load(
+            x + kept[:, None] * x_row + j_stored[None, :], mask=(row < stop)[:, None] & (j < inputs)[None, :], other=0.0
+        )
         sums = _multiply(g, u, sums, PRECISION)
 
     value = tl.where(j[None, :] < seen[:, None], sums, 0.0).to(gw.dtype.element_ty)
@@ -283,15 +286,15 @@ def _sum_rows_kernel(
         row = first + tl.arange(0, ROWS)
         mask = (row < stop)[:, None] & (column < columns)[None, :]
         kept = row.to(tl.int64)[:, None]
-        sums += widen(_load_delta(grad + kept * grad_row + column[None, :], y + kept * y_row + column[None, :], mask, ACTIVATION))
+        sums += widen(
+            _load_delta(grad + kept * grad_row + column[None, :], y + kept * y_row + column[None, :], mask, ACTIVATION)
+        )
     places = total + tl.program_id(1).to(tl.int64) * columns + column
     tl.store(places, tl.sum(sums, 0).to(total.dtype.element_ty), mask=column < columns)
 
 
-def forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, activation: str, out: Tensor | None = None
-) -> Tensor:
-    """act(x (W * M)^T + b), (B, O), of x (B, I) whose last stride is 1 and a contiguous weight (O, I); written to `out` if given."""
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, activation: str, out: Tensor | None = None) -> Tensor:
+    """act(x (W * M)^T + b), (B, O), of x (B, I) of last stride 1 and a contiguous weight (O, I); written to `out` if given."""
     (batch, inputs), outputs = x.shape, weight.shape[0]
     y = x.new_empty((batch, outputs)) if out is None else out
     if batch == 0:

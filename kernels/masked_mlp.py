@@ -118,7 +118,13 @@ def backward(
         below = needs[0] if i == 0 else any(needs[:at])
         wanted = (below, needs[at], needs[at + 1])
         g, found[at], found[at + 1] = masked_linear.backward(
-            g, h, weights[i], blocks[i], plans[i], activation if fused else "identity", wanted  # type: ignore[arg-type]
+            g,
+            h,
+            weights[i],
+            blocks[i],
+            plans[i],
+            activation if fused else "identity",
+            wanted,  # type: ignore[arg-type]
         )
         if not below:
             break

@@ -1,0 +1,148 @@
+"""Every kernel compiled for the GPUs it is made for, as its launcher would launch it there, with no GPU at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from launches import DEVICES, Compiled, Launch, launches
+from triton.backends.compiler import GPUTarget
+
+from fastgen.kernels import affine_autoregressive, gaussian_log_prob, masked_linear
+from fastgen.kernels._launch import Device
+from fastgen.ops import make_plan
+
+TENSOR_CORES = {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma"}
+MI300 = Device(processors=304, shared_memory=64 * 1024)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("triton")
+
+
+@pytest.fixture(autouse=True)
+def compiler(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A cache of its own; products and sums fused, which is the default of some versions only."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(cache))
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    yield
+    matmul.allow_tf32 = before
+
+
+def _linear(dtype: torch.dtype, batch: int, inputs: int, outputs: int, needs: tuple[bool, ...] = (True,) * 3) -> Callable:
+    """A masked layer forward and backward, its degrees sorted as in nn.MADE."""
+    x, y = torch.zeros(batch, inputs, dtype=dtype), torch.zeros(batch, outputs, dtype=dtype)
+    weight, bias = torch.zeros(outputs, inputs, dtype=dtype), torch.zeros(outputs, dtype=dtype)
+    plan = make_plan(torch.arange(inputs), torch.arange(outputs) * inputs // outputs)
+
+    def call() -> None:
+        masked_linear.forward(x, weight, bias, plan, "relu")
+        masked_linear.backward(y, x, weight, y, plan, "relu", needs)
+
+    return call
+
+
+def _rows(dtype: torch.dtype, batch: int = 4096, features: int = 64) -> Callable:
+    """Both operations on rows, forward and backward, on the two columns of a network's output."""
+    x, network = torch.zeros(batch, features, dtype=dtype), torch.zeros(batch, features, 2, dtype=dtype)
+    shift, log_scale = network.unbind(-1)
+    per_row, needs = torch.zeros(batch), (True,) * 3
+
+    def call() -> None:
+        affine_autoregressive.forward(x, shift, log_scale, per_row, False, 3, 6.9, 0.0)
+        affine_autoregressive.backward(x, per_row, x, shift, log_scale, False, 3, 6.9, 0.0, needs)
+        gaussian_log_prob.forward(x, shift, log_scale, 3, 6.9, 0.0)
+        gaussian_log_prob.backward(per_row, x, shift, log_scale, 3, 6.9, 0.0, needs)
+
+    return call
+
+
+def _compiled(call: Callable, architecture: int) -> list[tuple[str, Compiled]]:
+    target = GPUTarget("cuda", architecture, 32)
+    return [(launch.name, launch.compile(target)) for launch in launches(call, DEVICES[architecture])]
+
+
+def _assert_fits(name: str, compiled: Compiled, architecture: int) -> None:
+    """No spills, and no more shared memory than there is."""
+    usage = compiled.usage()
+    assert usage["STACK"] == usage["LOCAL"] == 0, f"{name} spills: {usage}"
+    assert compiled.shared <= DEVICES[architecture].shared_memory, f"{name}: {compiled.shared} bytes of shared memory"
+
+
+def _assert_loads_wide(name: str, compiled: Compiled) -> None:
+    """All but a few bytes come in loads of 16 or more; the rest is one value per row or per unit."""
+    widths = compiled.load_widths()
+    wide = sum(count * width for width, count in widths.items() if width >= 16)
+    assert wide > 0.8 * sum(count * width for width, count in widths.items()), f"{name}: bytes a load {dict(widths)}"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "dtype"), [(80, torch.float32), (90, torch.float32), (90, torch.bfloat16), (100, torch.float32)]
+)
+def test_row_kernels(architecture: int, dtype: torch.dtype) -> None:
+    for name, compiled in _compiled(_rows(dtype), architecture):
+        _assert_fits(name, compiled, architecture)
+        _assert_loads_wide(name, compiled)
+
+
+# Layers large enough for the largest tiles of each kind, and the first layer of a small MADE for the smallest.
+@pytest.mark.parametrize(
+    ("architecture", "arithmetic", "shape"),
+    [
+        (80, "half", (8192, 2048, 2048)),
+        (90, "half", (8192, 2048, 2048)),
+        (90, "half", (256, 64, 512)),
+        (100, "half", (8192, 2048, 2048)),
+        (90, "tf32", (4096, 1024, 1024)),
+        (90, "ieee", (4096, 1024, 1024)),
+    ],
+)
+def test_masked_linear_kernels(architecture: int, arithmetic: str, shape: tuple[int, int, int]) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = arithmetic == "tf32"
+    dtype = torch.bfloat16 if arithmetic == "half" else torch.float32
+    kernels = _compiled(_linear(dtype, *shape), architecture)
+    assert {"_forward_kernel", "_grad_input_kernel", "_grad_weight_kernel", "_sum_rows_kernel"} == {name for name, _ in kernels}
+    for name, compiled in kernels:
+        _assert_fits(name, compiled, architecture)
+        # Hopper multiplies tf32 along contiguous axes only: where it is not the summed one, loads transpose word by word.
+        if arithmetic != "tf32" or name not in ("_grad_input_kernel", "_grad_weight_kernel"):
+            _assert_loads_wide(name, compiled)
+        if name != "_sum_rows_kernel" and arithmetic in ("half", "tf32"):
+            # Hopper's instruction takes tiles of 64 rows at least.
+            assert TENSOR_CORES[architecture if shape[0] > 1024 else 80] in compiled.ptx, name
+
+
+@pytest.mark.parametrize(
+    "call", [_rows(torch.float32), _linear(torch.bfloat16, 4096, 1024, 1024)], ids=["rows", "masked_linear"]
+)
+def test_amd(call: Callable) -> None:
+    for launch in launches(call, MI300):
+        compiled = launch.compile(GPUTarget("hip", "gfx942", 64))
+        assert compiled.shared <= MI300.shared_memory, launch.name
+
+
+def _names(found: list[Launch]) -> list[str]:
+    return [launch.name for launch in found]
+
+
+def test_gradients_nobody_asked_for_are_not_computed() -> None:
+    for i, kernel in enumerate(("_grad_input_kernel", "_grad_weight_kernel", "_sum_rows_kernel")):
+        needs = tuple(j == i for j in range(3))
+        assert _names(launches(_linear(torch.float32, 64, 32, 32, needs), DEVICES[90])) == ["_forward_kernel", kernel]
+
+
+@pytest.mark.parametrize(("tf32", "expected"), [(False, "ieee"), (True, "tf32")])
+def test_precision_follows_torch(tf32: bool, expected: str) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    found = launches(_linear(torch.float32, 64, 32, 32), DEVICES[90])
+    assert [launch.arguments["PRECISION"] for launch in found[:3]] == [expected] * 3
+
+
+def test_no_rows_no_launch() -> None:
+    assert not launches(_linear(torch.float32, 0, 8, 8), DEVICES[90])
+    assert not launches(_rows(torch.float32, batch=0), DEVICES[90])
