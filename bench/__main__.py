@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from fastgen import backends
 
@@ -47,16 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    # A pipe is given the whole width of the table.
-    console = Console() if sys.stdout.isatty() else Console(width=160)
     rows = []
     for name in options.names or NAMES:
         found = list(_rows(name, Setting(options.device, options.quick)))
-        console.print(report.table(found))
+        report.show(found)
         rows += found
     if options.without_avx512 and backends.cpu_variant() == "avx512":
         found = _rows_without_avx512(options.quick, torch.get_num_threads())
-        console.print(report.table(found))
+        report.show(found)
         rows += found
     if options.json:
         report.write(options.json, environment(options.device), rows)

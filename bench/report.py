@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from itertools import groupby
 from pathlib import Path
-from typing import Any
-
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from .case import OURS
 from .measure import Row
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _UNITS = {"time": "ms", "extra memory": "MiB"}
 _BEGIN, _END = "<!-- begin {name} -->", "<!-- end {name} -->"
 
 
+def show(rows: Sequence[Row]) -> None:
+    """Prints the rows as a table; as Markdown where rich is not installed."""
+    try:
+        from rich.console import Console
+    except ImportError:
+        print(_markdown_table(rows, ""))
+        return
+    # A pipe is given the whole width of the table.
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print(table(rows))
+
+
 def table(rows: Iterable[Row]) -> Table:
+    from rich.table import Table
+
     made = Table(caption="ratio: the candidate's number through fastgen's, median of pairs (quartiles)", caption_justify="left")
     for title in ("what", "shape", "on", "candidate"):
         made.add_column(title, no_wrap=title == "shape")
@@ -78,17 +94,22 @@ def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
 
 def markdown(run: dict[str, Any], rows: Iterable[Row]) -> str:
     """The rows of one run as a Markdown table with a line on where they come from."""
+    where = f"{run['processor']}, {run['threads']} threads, torch {run['versions']['torch']}, {run['time'][:10]}"
+    return f"{_markdown_table(rows, run['cpu_variant'])}\n\nMeasured on: {where}."
+
+
+def _markdown_table(rows: Iterable[Row], usual: str | None) -> str:
+    """Instruction sets are named where they are not the usual one."""
     lines = ["| what | shape | fastgen | against | ratio | target |", "|---|---|---|---|---|---|"]
     for (operation, mode, shape, instructions, *_), group in _cases(rows):
         by_name = {row.candidate: row for row in group}
         ours = by_name.pop(OURS)
         for row in by_name.values():
-            what = f"{operation} {mode}" + (f" ({instructions})" if instructions != run["cpu_variant"] else "")
+            what = f"{operation} {mode}" + (f" ({instructions})" if instructions != usual else "")
             value = f"{_number(ours.value)} {_UNITS[ours.quantity]}"
             ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
             lines.append(f"| {what} | {shape} | {value} | {row.candidate} | {ratio} | {row.target or ''} |")
-    where = f"{run['processor']}, {run['threads']} threads, torch {run['versions']['torch']}, {run['time'][:10]}"
-    return "\n".join([*lines, "", f"Measured on: {where}."])
+    return "\n".join(lines)
 
 
 def render(page: Path, name: str, text: str) -> None:
