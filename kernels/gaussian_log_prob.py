@@ -61,7 +61,9 @@ def _forward_kernel(
         s = log_scale_of(a, KIND, A, B)
         z = (u - m) * exp(-s)
         sums += tl.where(mask, 0.5 * z * z + s, 0.0)
-    tl.store(log_prob + row, -tl.sum(sums, 1) - _HALF_LOG_2_PI * features, mask=row < batch)
+    # In the sums' dtype: an integer times the constant would be float32.
+    constant = (tl.zeros((ROWS,), sums.dtype) + features) * _HALF_LOG_2_PI
+    tl.store(log_prob + row, -tl.sum(sums, 1) - constant, mask=row < batch)
 
 
 @triton.jit

@@ -60,11 +60,11 @@ def _assert_layer_matches(
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("kind", ["sorted", "shuffled", "inputs shuffled", "one", "blind"])
 def test_staircases(device: str, small_tiles: None, kind: str, strict: bool) -> None:
-    degrees = _degrees(kind, 45, 67)
-    _assert_layer_matches(_layer(device, 35, degrees, strict), degrees, strict, "tanh")
+    degrees = _degrees(kind, 37, 50)
+    _assert_layer_matches(_layer(device, 19, degrees, strict), degrees, strict, "tanh")
 
 
-@pytest.mark.parametrize(("batch", "inputs", "outputs"), [(1, 1, 1), (3, 1, 40), (40, 50, 1), (70, 200, 150), (300, 64, 130)])
+@pytest.mark.parametrize(("batch", "inputs", "outputs"), [(1, 1, 1), (3, 1, 40), (40, 50, 1), (70, 200, 150), (140, 30, 130)])
 def test_shapes(device: str, batch: int, inputs: int, outputs: int) -> None:
     degrees = _degrees("sorted", inputs, outputs)
     _assert_layer_matches(_layer(device, batch, degrees, False), degrees, False, None)
@@ -124,7 +124,7 @@ def test_slices_of_a_batch_are_the_whole(device: str, small_tiles: None, monkeyp
     """The gradients of weight and bias of many rows, summed slice by slice."""
     monkeypatch.setattr(kernel, "device_of", lambda t: kernel.Device(processors=64, shared_memory=1 << 30))
     degrees = _degrees("shuffled", 20, 37)
-    _assert_layer_matches(_layer(device, 150, degrees, False), degrees, False, "sigmoid")
+    _assert_layer_matches(_layer(device, 70, degrees, False), degrees, False, "sigmoid")
 
 
 def _network(activation: str, residual: bool, direct: bool, features: int = 5, hidden: int = 12) -> MaskedNetwork:
@@ -171,7 +171,8 @@ def test_masked_mlp(device: str, activation: str, residual: bool) -> None:
     _assert_network_matches(network, x, context_terms if residual else None, _params(network, device))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+# The interpreter cuts bfloat16 off where a GPU rounds it: over a chain of layers that adds up.
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, *([] if backends.interpreting() else [torch.bfloat16])])
 def test_masked_mlp_in_other_dtypes(device: str, dtype: torch.dtype) -> None:
     network = _network("relu", True, True)
     x, context_terms = torch.randn(9, 5, device=device, dtype=dtype), torch.randn(1, 12, device=device, dtype=dtype)
