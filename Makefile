@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
 INSTALLED := $(VENV)/.installed
 
+SITE = $(shell $(CURDIR)/$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+
 # The tree as it is installed, for tools that read files: kernels/ and bench/ inside fastgen.
 PACKAGE := build/package
 PYTHON_SOURCES := fastgen kernels bench tests
@@ -42,7 +44,8 @@ types: setup tree
 	$(BIN)/mypy
 
 contract: setup tree
-	cd $(PACKAGE) && $(abspath $(BIN))/lint-imports --config $(CURDIR)/pyproject.toml
+# Without the site's .pth files, of which the editable install's would lead past the linked tree.
+	cd $(PACKAGE) && PYTHONPATH=$(SITE) $(CURDIR)/$(BIN)/python -S $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/pyproject.toml
 
 tree:
 	rm -rf $(PACKAGE)/fastgen
