@@ -100,19 +100,19 @@ def backward(
             grad, x, params[-1], grad, plans[-1], "identity", (needs[0], needs[-1], False)
         )
     brought: dict[int, Tensor] = {}
-    g: Tensor | None = grad
+    g: Any = grad
     for i in range(last, -1, -1):
         activation, residual = activations[i], residuals[i]
         terms_need = i == 0 and needs[1]
         fused = activation in FUSED and i not in residuals and residual < 0 and not terms_need
         if not fused:
-            g = _BEFORE[activation](g, blocks[i])  # type: ignore[arg-type]
+            g = _BEFORE[activation](g, blocks[i])
             if i in brought:
                 g = g + brought.pop(i)
         if residual >= 0:
-            brought[residual] = brought[residual] + g if residual in brought else g  # type: ignore[assignment]
+            brought[residual] = brought[residual] + g if residual in brought else g
         if terms_need:
-            found[1] = g.clone() if g is grad else g  # type: ignore[union-attr]
+            found[1] = g.clone() if g is grad else g
         h = x if i == 0 else blocks[i - 1] if activations[i - 1] in FUSED else ACTIVATIONS[activations[i - 1]](blocks[i - 1])
         at = 2 + 2 * i
         below = needs[0] if i == 0 else any(needs[:at])
@@ -124,7 +124,7 @@ def backward(
             blocks[i],
             plans[i],
             activation if fused else "identity",
-            wanted,  # type: ignore[arg-type]
+            wanted,
         )
         if not below:
             break

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastgen import backends
 
-NEEDS_GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
+NEEDS_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 # Tests of kernels run on a GPU, or through test_interpreter.py without one.
 RUNS_KERNELS = pytest.mark.interpreter if backends.interpreting() else NEEDS_GPU
 
