@@ -5,6 +5,7 @@
 
 #include "bind/bind.h"
 #include "cpu/variant.h"
+#include "tensor.h"
 #ifdef FASTGEN_WITH_CUDA
 #include "cuda/device.h"
 #endif
@@ -53,6 +54,13 @@ void bind_cuda(py::module_& m) {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "fastgen's compiled kernels. Call them through fastgen.ops.";
+  py::register_exception_translator([](std::exception_ptr p) {
+    try {
+      if (p) std::rethrow_exception(p);
+    } catch (const fastgen::TypeError& e) {
+      PyErr_SetString(PyExc_TypeError, e.what());
+    }
+  });
   bind_cpu(m);
   bind_cuda(m);
   fastgen::bind_masked_linear(m);

@@ -1,6 +1,8 @@
+#include <Python.h>
+
 #include "tensor.h"
 
-namespace py = pybind11;
+#include <memory>
 
 namespace fastgen {
 namespace {
@@ -17,11 +19,13 @@ struct Names {
   PyObject* int32;
   PyObject* int64;
   Names() {
-    py::module_ torch = py::module_::import("torch");
-    float32 = py::object(torch.attr("float32")).release().ptr();
-    float64 = py::object(torch.attr("float64")).release().ptr();
-    int32 = py::object(torch.attr("int32")).release().ptr();
-    int64 = py::object(torch.attr("int64")).release().ptr();
+    PyObject* torch = PyImport_ImportModule("torch");
+    if (!torch) throw TypeError("torch cannot be imported");
+    float32 = PyObject_GetAttrString(torch, "float32");
+    float64 = PyObject_GetAttrString(torch, "float64");
+    int32 = PyObject_GetAttrString(torch, "int32");
+    int64 = PyObject_GetAttrString(torch, "int64");
+    Py_DECREF(torch);
   }
   DType dtype_of(PyObject* dtype) const {
     if (dtype == float32) return DType::float32;
@@ -37,19 +41,26 @@ const Names& names() {
   return *n;
 }
 
-py::object checked(PyObject* o, const char* what) {
-  if (o) return py::reinterpret_steal<py::object>(o);
+struct Release {
+  void operator()(PyObject* o) const { Py_DECREF(o); }
+};
+using Object = std::unique_ptr<PyObject, Release>;
+
+Object checked(PyObject* o, const char* what) {
+  if (o) return Object(o);
   PyErr_Clear();
-  throw py::type_error(std::string("expected a strided torch.Tensor with storage, found an object without ") + what);
+  throw TypeError(std::string("expected a strided torch.Tensor with storage, found an object without ") + what);
 }
 
-void read_sizes(const py::object& tuple, std::array<int64_t, kMaxDims>& out, int& dims) {
-  if (!PyTuple_Check(tuple.ptr())) throw py::type_error("expected a torch.Tensor whose shape and strides are tuples");
-  dims = static_cast<int>(PyTuple_GET_SIZE(tuple.ptr()));
-  if (dims > kMaxDims) throw py::type_error("expected a torch.Tensor of at most 4 dimensions");
+void read_sizes(const Object& tuple, std::array<int64_t, kMaxDims>& out, int& dims) {
+  if (!PyTuple_Check(tuple.get())) throw TypeError("expected a torch.Tensor whose shape and strides are tuples");
+  dims = static_cast<int>(PyTuple_GET_SIZE(tuple.get()));
+  if (dims > kMaxDims) throw TypeError("expected a torch.Tensor of at most 4 dimensions");
   for (int i = 0; i < dims; ++i) {
-    out[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(tuple.ptr(), i));
-    if (out[i] == -1 && PyErr_Occurred()) throw py::error_already_set();
+    out[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(tuple.get(), i));
+    if (out[i] != -1 || !PyErr_Occurred()) continue;
+    PyErr_Clear();
+    throw TypeError("expected a torch.Tensor whose shape and strides are integers");
   }
 }
 
@@ -86,28 +97,28 @@ bool Tensor::contiguous() const {
   return true;
 }
 
-Tensor read_tensor(py::handle source) {
+Tensor read_tensor(void* object) {
   const Names& n = names();
-  PyObject* o = source.ptr();
+  PyObject* o = static_cast<PyObject*>(object);
   Tensor t;
   int stride_dims = 0;
   read_sizes(checked(PyObject_GetAttr(o, n.shape), "shape"), t.shape, t.dims);
   read_sizes(checked(PyObject_CallMethodNoArgs(o, n.stride), "stride()"), t.stride, stride_dims);
-  t.dtype = n.dtype_of(checked(PyObject_GetAttr(o, n.dtype), "dtype").ptr());
-  t.on_cpu = checked(PyObject_GetAttr(o, n.is_cpu), "is_cpu").ptr() == Py_True;
-  t.data = PyLong_AsVoidPtr(checked(PyObject_CallMethodNoArgs(o, n.data_ptr), "data_ptr()").ptr());
-  if (PyErr_Occurred()) throw py::error_already_set();
-  if (stride_dims != t.dims) throw py::type_error("expected a torch.Tensor with one stride per dimension");
-  if (!t.data && t.numel() > 0) throw py::type_error("expected a torch.Tensor with storage, found a null data pointer");
+  t.dtype = n.dtype_of(checked(PyObject_GetAttr(o, n.dtype), "dtype").get());
+  t.on_cpu = checked(PyObject_GetAttr(o, n.is_cpu), "is_cpu").get() == Py_True;
+  t.data = PyLong_AsVoidPtr(checked(PyObject_CallMethodNoArgs(o, n.data_ptr), "data_ptr()").get());
+  if (PyErr_Occurred()) PyErr_Clear();
+  if (stride_dims != t.dims) throw TypeError("expected a torch.Tensor with one stride per dimension");
+  if (!t.data && t.numel() > 0) throw TypeError("expected a torch.Tensor with storage, found a null data pointer");
   return t;
 }
 
-void fail(const std::string& message) { throw py::value_error(message); }
+void fail(const std::string& message) { throw std::invalid_argument(message); }
 
 void expect_cpu(const Tensor& t, const char* name, DType dtype) {
-  if (!t.on_cpu) throw py::value_error(std::string(name) + ": expected a CPU tensor");
+  if (!t.on_cpu) throw std::invalid_argument(std::string(name) + ": expected a CPU tensor");
   if (t.dtype != dtype)
-    throw py::type_error(std::string(name) + ": expected " + name_of(dtype) + ", found " + name_of(t.dtype));
+    throw TypeError(std::string(name) + ": expected " + name_of(dtype) + ", found " + name_of(t.dtype));
 }
 
 void expect_shape(const Tensor& t, const char* name, std::initializer_list<int64_t> shape) {

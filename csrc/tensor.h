@@ -2,15 +2,19 @@
 // and no size is taken on trust.
 #pragma once
 
-#include <pybind11/pybind11.h>
-
 #include <array>
 #include <cstdint>
 #include <initializer_list>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
 
 namespace fastgen {
+
+// Raised as Python's TypeError; std::invalid_argument is raised as ValueError.
+struct TypeError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
 
 enum class DType { float32, float64, int32, int64, other };
 
@@ -34,8 +38,9 @@ struct Tensor {
   }
 };
 
-// Reads a tensor's metadata; throws TypeError for what is no tensor, is not strided, or has more than four dimensions.
-Tensor read_tensor(pybind11::handle source);
+// Reads the metadata of a Python object (a PyObject*); throws TypeError for what is no tensor, is not strided, or has more than
+// four dimensions.
+Tensor read_tensor(void* object);
 
 // The checks raise ValueError or TypeError in one line: the argument, what was found, what was expected.
 void expect_cpu(const Tensor& t, const char* name, DType dtype);
@@ -49,7 +54,7 @@ template <class F>
 auto dispatch_float(const Tensor& t, const char* name, F&& f) {
   if (t.dtype == DType::float32) return f(float{});
   if (t.dtype == DType::float64) return f(double{});
-  throw pybind11::type_error(std::string(name) + ": expected a float32 or float64 tensor");
+  throw TypeError(std::string(name) + ": expected a float32 or float64 tensor");
 }
 
 template <class T>
@@ -61,15 +66,3 @@ constexpr DType dtype_of() {
 }
 
 }  // namespace fastgen
-
-namespace pybind11::detail {
-template <>
-struct type_caster<fastgen::Tensor> {
-  PYBIND11_TYPE_CASTER(fastgen::Tensor, const_name("torch.Tensor"));
-  bool load(handle source, bool) {
-    if (source.is_none()) return false;
-    value = fastgen::read_tensor(source);
-    return true;
-  }
-};
-}  // namespace pybind11::detail

@@ -1,6 +1,7 @@
 #include "cpu/affine_autoregressive.h"
 
 #include "bind/bind.h"
+#include "bind/caster.h"
 #include "bind/elementwise.h"
 
 namespace py = pybind11;

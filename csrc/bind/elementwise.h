@@ -1,9 +1,6 @@
 // What the bindings of the elementwise operations check: matrices and vectors at any strides.
 #pragma once
 
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include <string>
 
 #include "bind/arguments.h"

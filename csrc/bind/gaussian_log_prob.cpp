@@ -1,6 +1,7 @@
 #include "cpu/gaussian_log_prob.h"
 
 #include "bind/bind.h"
+#include "bind/caster.h"
 #include "bind/elementwise.h"
 
 namespace py = pybind11;

@@ -1,10 +1,8 @@
 #include "cpu/masked_linear.h"
 
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include "bind/arguments.h"
 #include "bind/bind.h"
+#include "bind/caster.h"
 #include "bind/plan.h"
 
 namespace py = pybind11;

@@ -1,13 +1,11 @@
 #include "cpu/masked_mlp.h"
 
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include <algorithm>
 #include <vector>
 
 #include "bind/arguments.h"
 #include "bind/bind.h"
+#include "bind/caster.h"
 #include "bind/plan.h"
 
 namespace py = pybind11;
@@ -23,7 +21,7 @@ void expect_count(size_t found, size_t expected, const char* name) {
 }
 
 const Tensor& present(const Optional& t, const std::string& name) {
-  if (!t) throw py::type_error(name + ": expected a tensor, found None");
+  if (!t) throw TypeError(name + ": expected a tensor, found None");
   return *t;
 }
 
