@@ -72,11 +72,16 @@ std::string describe(const int64_t* sizes, size_t n) {
 
 const char* name_of(DType d) {
   switch (d) {
-    case DType::float32: return "float32";
-    case DType::float64: return "float64";
-    case DType::int32: return "int32";
-    case DType::int64: return "int64";
-    default: return "another dtype";
+    case DType::float32:
+      return "float32";
+    case DType::float64:
+      return "float64";
+    case DType::int32:
+      return "int32";
+    case DType::int64:
+      return "int64";
+    default:
+      return "another dtype";
   }
 }
 
@@ -117,8 +122,7 @@ void fail(const std::string& message) { throw std::invalid_argument(message); }
 
 void expect_cpu(const Tensor& t, const char* name, DType dtype) {
   if (!t.on_cpu) throw std::invalid_argument(std::string(name) + ": expected a CPU tensor");
-  if (t.dtype != dtype)
-    throw TypeError(std::string(name) + ": expected " + name_of(dtype) + ", found " + name_of(t.dtype));
+  if (t.dtype != dtype) throw TypeError(std::string(name) + ": expected " + name_of(dtype) + ", found " + name_of(t.dtype));
 }
 
 void expect_shape(const Tensor& t, const char* name, std::initializer_list<int64_t> shape) {

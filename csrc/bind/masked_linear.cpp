@@ -17,9 +17,8 @@ Activation read_activation_from_output(const std::string& name) {
   return a;
 }
 
-void forward(
-    const Tensor& x, const Tensor& weight, const Optional& bias, const Optional& in_order, const Optional& out_order,
-    const Tensor& prefix, const Tensor& suffix, const std::string& activation, const Tensor& y) {
+void forward(const Tensor& x, const Tensor& weight, const Optional& bias, const Optional& in_order, const Optional& out_order,
+             const Tensor& prefix, const Tensor& suffix, const std::string& activation, const Tensor& y) {
   expect_matrix(x, "x");
   expect_matrix(weight, "weight");
   const int64_t rows = x.size(0), in = weight.size(1), out = weight.size(0);
@@ -40,10 +39,9 @@ void forward(
   });
 }
 
-void backward(
-    const Tensor& grad, const Tensor& x, const Tensor& weight, const Tensor& y, const Optional& in_order,
-    const Optional& out_order, const Tensor& prefix, const Tensor& suffix, const std::string& activation,
-    const Optional& grad_x, const Optional& grad_weight, const Optional& grad_bias) {
+void backward(const Tensor& grad, const Tensor& x, const Tensor& weight, const Tensor& y, const Optional& in_order,
+              const Optional& out_order, const Tensor& prefix, const Tensor& suffix, const std::string& activation,
+              const Optional& grad_x, const Optional& grad_weight, const Optional& grad_bias) {
   expect_matrix(x, "x");
   expect_matrix(weight, "weight");
   const int64_t rows = x.size(0), in = weight.size(1), out = weight.size(0);
@@ -73,8 +71,8 @@ void backward(
 
 void bind_masked_linear(py::module_& m) {
   m.def("masked_linear_forward", &forward, "y = act(x W^T + bias) under the plan's mask, into y.", py::arg("x"),
-        py::arg("weight"), py::arg("bias"), py::arg("in_order"), py::arg("out_order"), py::arg("prefix"),
-        py::arg("suffix"), py::arg("activation"), py::arg("y"));
+        py::arg("weight"), py::arg("bias"), py::arg("in_order"), py::arg("out_order"), py::arg("prefix"), py::arg("suffix"),
+        py::arg("activation"), py::arg("y"));
   m.def("masked_linear_backward", &backward, "The gradients of masked_linear_forward, into those that are not None.",
         py::arg("grad"), py::arg("x"), py::arg("weight"), py::arg("y"), py::arg("in_order"), py::arg("out_order"),
         py::arg("prefix"), py::arg("suffix"), py::arg("activation"), py::arg("grad_x"), py::arg("grad_weight"),

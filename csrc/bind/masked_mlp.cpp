@@ -47,9 +47,9 @@ void expect_one_order(const std::vector<cpu::NetworkLayer<T>>& layers, size_t co
 
 // The layers of a network, from its parameters, plan (four tensors a layer) and description; the direct one last.
 template <class T>
-std::vector<cpu::NetworkLayer<T>> read_layers(
-    const Optionals& params, const Optionals& plan, const std::vector<std::string>& activations,
-    const std::vector<int64_t>& residuals, bool direct) {
+std::vector<cpu::NetworkLayer<T>> read_layers(const Optionals& params, const Optionals& plan,
+                                              const std::vector<std::string>& activations,
+                                              const std::vector<int64_t>& residuals, bool direct) {
   const size_t count = activations.size();
   if (count == 0) fail("activations: expected at least one layer, found none");
   expect_count(residuals.size(), count, "residuals");
@@ -65,8 +65,8 @@ std::vector<cpu::NetworkLayer<T>> read_layers(
     layer = {};
     layer.weight = pointer<T>(weight, name.c_str(), {out, in});
     layer.bias = l < count ? pointer<T>(params[2 * l + 1], "bias", {out}) : nullptr;
-    layer.stair = read_plan(
-        plan[4 * l], plan[4 * l + 1], present(plan[4 * l + 2], "prefix"), present(plan[4 * l + 3], "suffix"), in, out);
+    layer.stair = read_plan(plan[4 * l], plan[4 * l + 1], present(plan[4 * l + 2], "prefix"),
+                            present(plan[4 * l + 3], "suffix"), in, out);
     layer.activation = l < count ? read_activation(activations[l]) : Activation::identity;
     layer.residual = l < count ? static_cast<int>(residuals[l]) : -1;
     const int64_t expected = l == 0 || l == count ? layers[0].stair.in : layers[l - 1].stair.out;
@@ -94,10 +94,9 @@ int64_t saved_values(const cpu::MaskedNetwork<T>& net, int64_t rows) {
   return units * rows;
 }
 
-void forward(
-    const Tensor& x, const Optionals& params, const Optional& context_terms, const Optionals& plan,
-    const std::vector<std::string>& activations, const std::vector<int64_t>& residuals, bool direct, const Tensor& y,
-    const Optional& saved) {
+void forward(const Tensor& x, const Optionals& params, const Optional& context_terms, const Optionals& plan,
+             const std::vector<std::string>& activations, const std::vector<int64_t>& residuals, bool direct, const Tensor& y,
+             const Optional& saved) {
   expect_matrix(x, "x");
   const int64_t rows = x.size(0);
   dispatch_float(x, "x", [&](auto zero) {
@@ -121,10 +120,9 @@ void forward(
   });
 }
 
-void backward(
-    const Tensor& grad, const Tensor& x, const Optionals& params, const Tensor& saved, const Optionals& plan,
-    const std::vector<std::string>& activations, const std::vector<int64_t>& residuals, bool direct,
-    const Optional& grad_x, const Optional& grad_context, const Optionals& grad_params) {
+void backward(const Tensor& grad, const Tensor& x, const Optionals& params, const Tensor& saved, const Optionals& plan,
+              const std::vector<std::string>& activations, const std::vector<int64_t>& residuals, bool direct,
+              const Optional& grad_x, const Optional& grad_context, const Optionals& grad_params) {
   expect_matrix(x, "x");
   const int64_t rows = x.size(0);
   expect_count(grad_params.size(), params.size(), "grad_params");
@@ -162,9 +160,9 @@ void bind_masked_mlp(py::module_& m) {
   m.def("masked_mlp_forward", &forward, "A masked network over rows, into y, keeping what backward needs in saved.",
         py::arg("x"), py::arg("params"), py::arg("context_terms"), py::arg("plan"), py::arg("activations"),
         py::arg("residuals"), py::arg("direct"), py::arg("y"), py::arg("saved"));
-  m.def("masked_mlp_backward", &backward, "The gradients of masked_mlp_forward, into those that are not None.",
-        py::arg("grad"), py::arg("x"), py::arg("params"), py::arg("saved"), py::arg("plan"), py::arg("activations"),
-        py::arg("residuals"), py::arg("direct"), py::arg("grad_x"), py::arg("grad_context"), py::arg("grad_params"));
+  m.def("masked_mlp_backward", &backward, "The gradients of masked_mlp_forward, into those that are not None.", py::arg("grad"),
+        py::arg("x"), py::arg("params"), py::arg("saved"), py::arg("plan"), py::arg("activations"), py::arg("residuals"),
+        py::arg("direct"), py::arg("grad_x"), py::arg("grad_context"), py::arg("grad_params"));
 }
 
 }  // namespace fastgen

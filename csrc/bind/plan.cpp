@@ -34,9 +34,8 @@ const int32_t* read_steps(const Tensor& steps, const char* name, int64_t n, int6
 
 }  // namespace
 
-cpu::Staircase read_plan(
-    const std::optional<Tensor>& in_order, const std::optional<Tensor>& out_order, const Tensor& prefix,
-    const Tensor& suffix, int64_t in, int64_t out) {
+cpu::Staircase read_plan(const std::optional<Tensor>& in_order, const std::optional<Tensor>& out_order, const Tensor& prefix,
+                         const Tensor& suffix, int64_t in, int64_t out) {
   if (in < 1 || out < 1) fail("weight: expected at least one row and one column");
   cpu::Staircase s{};
   s.in = in;

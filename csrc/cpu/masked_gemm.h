@@ -3,8 +3,8 @@
 // In the order of degrees the mask is a staircase: sorted output o sees the first prefix[o] sorted inputs. The right factor is
 // packed into panels of columns with the mask applied, so that the inner loop knows no mask and ends where the panel's
 // staircase does. The left factor is read where it lies, or packed into tiles where its columns are out of order or run
-// across memory. Panels, and chunks of tiles where panels are few, go to threads longest first. Every element of a result is summed by one thread in an order of its own: results do not depend on
-// scheduling or on the number of threads.
+// across memory. Panels, and chunks of tiles where panels are few, go to threads longest first. Every element of a result is
+// summed by one thread in an order of its own: results do not depend on scheduling or on the number of threads.
 #pragma once
 
 #include <omp.h>
@@ -74,13 +74,12 @@ void pack_tile_of_columns(Columns<const T> x, int64_t row, int64_t depth, int64_
 }
 
 // One product: `tiles` of the left factor times panels over `columns`, `depth` deep. `pack(t, tile)` packs a tile of the left
-// factor, unless it is read in place, not `packed`. `item(first column, first tile, last tile, left, panel)` computes a panel for some
-// tiles, `left` holding all the packed ones and `panel` room for one. The longest panel is the last where `descending`, else
-// the first.
+// factor, unless it is read in place, not `packed`. `item(first column, first tile, last tile, left, panel)` computes a panel
+// for some tiles, `left` holding all the packed ones and `panel` room for one. The longest panel is the last where
+// `descending`, else the first.
 template <class T, class Pack, class Item>
-void blocked_product(
-    Tiles tiles, int64_t depth, int64_t columns, int64_t multiplications, bool descending, bool packed, const Pack& pack,
-    const Item& item) {
+void blocked_product(Tiles tiles, int64_t depth, int64_t columns, int64_t multiplications, bool descending, bool packed,
+                     const Pack& pack, const Item& item) {
   static thread_local Scratch scratch;
   const int64_t panels = (columns + kPanel<T> - 1) / kPanel<T>;
   const int threads = multiplications < kSerialWork ? 1 : omp_get_max_threads();
@@ -117,9 +116,7 @@ struct ForwardOutput {
   int64_t addend_ld = 0;
   T* sums = nullptr;
 
-  bool plain() const {
-    return !addend && !sums && (activation == Activation::identity || activation == Activation::relu);
-  }
+  bool plain() const { return !addend && !sums && (activation == Activation::identity || activation == Activation::relu); }
 };
 
 // Sums with their bias on the way to y: n outputs of one row.
@@ -168,8 +165,8 @@ void pack_outputs(const T* weight, const Staircase& s, int64_t first, int n, int
 
 // y = act(x W^T + bias + addend) under the mask, for rows [row, row + tiles.rows). `bias` may be null.
 template <class T>
-void forward_chunk(
-    Columns<const T> x, const T* weight, const T* bias, const Staircase& s, int64_t row, Tiles tiles, const ForwardOutput<T>& out) {
+void forward_chunk(Columns<const T> x, const T* weight, const T* bias, const Staircase& s, int64_t row, Tiles tiles,
+                   const ForwardOutput<T>& out) {
   const auto pack = [&](int64_t t, T* tile) { pack_tile_of_rows(x, row + tiles.begin(t), tiles.height(t), s.in, tile); };
   const auto item = [&](int64_t first, int64_t begin, int64_t end, const T* left, T* panel) {
     const int n = static_cast<int>(least<int64_t>(kPanel<T>, s.out - first));
@@ -197,8 +194,8 @@ void forward_chunk(
 }
 
 template <class T>
-void forward_product(
-    Columns<const T> x, const T* weight, const T* bias, const Staircase& s, int64_t rows, const ForwardOutput<T>& out) {
+void forward_product(Columns<const T> x, const T* weight, const T* bias, const Staircase& s, int64_t rows,
+                     const ForwardOutput<T>& out) {
   for (int64_t row = 0; row < rows; row += kBatchChunk)
     forward_chunk(x, weight, bias, s, row, Tiles{least(kBatchChunk, rows - row)}, out);
 }
@@ -226,8 +223,7 @@ void pack_inputs(const T* weight, const Staircase& s, int64_t first, int n, int6
       store(panel + kLanes<T>, load(row + first + kLanes<T>));
       continue;
     }
-    for (int64_t j = 0; j < kPanel<T>; ++j)
-      panel[j] = j < seen ? row[s.in_order ? s.in_order[first + j] : first + j] : T(0);
+    for (int64_t j = 0; j < kPanel<T>; ++j) panel[j] = j < seen ? row[s.in_order ? s.in_order[first + j] : first + j] : T(0);
   }
 }
 
@@ -248,8 +244,8 @@ void finish_row(const GradientOutput<T>& out, const Staircase& s, int64_t row, i
 
 // gx = g W under the mask, for rows [row, row + tiles.rows). `g` is read in the order of s.out_order.
 template <class T>
-void input_gradient_chunk(
-    Columns<const T> g, const T* weight, const Staircase& s, int64_t row, Tiles tiles, const GradientOutput<T>& out) {
+void input_gradient_chunk(Columns<const T> g, const T* weight, const Staircase& s, int64_t row, Tiles tiles,
+                          const GradientOutput<T>& out) {
   const auto pack = [&](int64_t t, T* tile) { pack_tile_of_rows(g, row + tiles.begin(t), tiles.height(t), s.out, tile); };
   const auto item = [&](int64_t first, int64_t begin, int64_t end, const T* left, T* panel) {
     const int64_t start = s.suffix[first], depth = s.out - start;
@@ -311,8 +307,7 @@ void finish_tile(const Staircase& s, int64_t o, int m, int64_t first, int n, boo
 template <class T>
 void clear_tile(const Staircase& s, int64_t o, int m, int64_t first, int n, T* gw) {
   const T zeros[kPanel<T>] = {};
-  for (int i = 0; i < m; ++i)
-    Columns<T>{gw, s.in, s.in_order}.write(s.out_order ? s.out_order[o + i] : o + i, first, n, zeros);
+  for (int i = 0; i < m; ++i) Columns<T>{gw, s.in, s.in_order}.write(s.out_order ? s.out_order[o + i] : o + i, first, n, zeros);
 }
 
 // Panels below which packing the left factor of a weight gradient costs more than it saves.

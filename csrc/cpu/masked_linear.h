@@ -31,7 +31,7 @@ struct MaskedLinearBackward {
   Staircase stair;
   int64_t rows;
   Activation activation;
-  T* grad_x;       // each may be null: not wanted
+  T* grad_x;  // each may be null: not wanted
   T* grad_weight;
   T* grad_bias;
 };

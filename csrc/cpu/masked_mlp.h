@@ -14,7 +14,7 @@ struct NetworkLayer {
   const T* bias;  // may be null
   Staircase stair;
   Activation activation;
-  int residual;  // the earlier layer whose sums are added; -1: none
+  int residual;    // the earlier layer whose sums are added; -1: none
   T* grad_weight;  // may be null: not wanted
   T* grad_bias;
 };

@@ -6,7 +6,8 @@ namespace fastgen::cpu::FASTGEN_VARIANT {
 constexpr int64_t kDepth = 512;
 
 template <class T, int M>
-FASTGEN_INLINE void multiply_add(const T* a, int64_t row_step, int64_t k_step, const T* panel, int64_t depth, Vec<T> (&acc)[M][2]) {
+FASTGEN_INLINE void multiply_add(const T* a, int64_t row_step, int64_t k_step, const T* panel, int64_t depth,
+                                 Vec<T> (&acc)[M][2]) {
 #pragma GCC unroll 1
   for (int64_t k = 0; k < depth; ++k) {
     const Vec<T> low = load(panel), high = load(panel + kLanes<T>);

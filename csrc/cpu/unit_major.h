@@ -83,7 +83,8 @@ void add_products(const NetworkLayer<T>& layer, const T* in, T* out, T* scratch)
       int group = 1;
       while (i + group < m && s.prefix[u + i + group] == seen) ++group;
       if (seen > common)
-        multiply_tile(group, Tile<T>{w + i * ld + common, ld, 1, in + common * R, seen - common, out + (u + i) * R, R, nullptr, true});
+        multiply_tile(group,
+                      Tile<T>{w + i * ld + common, ld, 1, in + common * R, seen - common, out + (u + i) * R, R, nullptr, true});
       i += group;
     }
   }

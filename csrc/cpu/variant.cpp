@@ -55,9 +55,12 @@ bool set_variant(const char* name) {
 
 const char* variant_name(Variant v) {
   switch (v) {
-    case Variant::avx512: return "avx512";
-    case Variant::avx2: return "avx2";
-    default: return "portable";
+    case Variant::avx512:
+      return "avx512";
+    case Variant::avx2:
+      return "avx2";
+    default:
+      return "portable";
   }
 }
 

@@ -22,31 +22,31 @@ const char* variant_name(Variant v);
 
 // Declares kernel `name` in every variant, and fastgen::cpu::name, which calls the active one.
 #ifdef FASTGEN_X86
-#define FASTGEN_DECLARE_KERNEL(name, Args)      \
-  namespace fastgen::cpu {                      \
-  namespace portable {                          \
-  template <class T>                            \
-  void name(const Args<T>&);                    \
-  }                                             \
-  namespace avx2 {                              \
-  template <class T>                            \
-  void name(const Args<T>&);                    \
-  }                                             \
-  namespace avx512 {                            \
-  template <class T>                            \
-  void name(const Args<T>&);                    \
-  }                                             \
-  template <class T>                            \
-  void name(const Args<T>& args) {              \
-    switch (active_variant()) {                 \
-      case Variant::avx512:                     \
-        return avx512::name<T>(args);           \
-      case Variant::avx2:                       \
-        return avx2::name<T>(args);             \
-      default:                                  \
-        return portable::name<T>(args);         \
-    }                                           \
-  }                                             \
+#define FASTGEN_DECLARE_KERNEL(name, Args) \
+  namespace fastgen::cpu {                 \
+  namespace portable {                     \
+  template <class T>                       \
+  void name(const Args<T>&);               \
+  }                                        \
+  namespace avx2 {                         \
+  template <class T>                       \
+  void name(const Args<T>&);               \
+  }                                        \
+  namespace avx512 {                       \
+  template <class T>                       \
+  void name(const Args<T>&);               \
+  }                                        \
+  template <class T>                       \
+  void name(const Args<T>& args) {         \
+    switch (active_variant()) {            \
+      case Variant::avx512:                \
+        return avx512::name<T>(args);      \
+      case Variant::avx2:                  \
+        return avx2::name<T>(args);        \
+      default:                             \
+        return portable::name<T>(args);    \
+    }                                      \
+  }                                        \
   }
 #else
 #define FASTGEN_DECLARE_KERNEL(name, Args) \
@@ -63,6 +63,6 @@ const char* variant_name(Variant v);
 #endif
 
 // In a kernel's source, inside namespace fastgen::cpu::FASTGEN_VARIANT, after its definition.
-#define FASTGEN_INSTANTIATE_KERNEL(name, Args) \
+#define FASTGEN_INSTANTIATE_KERNEL(name, Args)   \
   template void name<float>(const Args<float>&); \
   template void name<double>(const Args<double>&);

@@ -54,7 +54,9 @@ def broadcastable(t: Tensor, name: str, other: Tensor, other_name: str) -> None:
     """Raises ValueError unless `t` can be expanded to the shape of `other`."""
     sizes = zip(reversed(t.shape), reversed(other.shape), strict=False)
     if t.dim() > other.dim() or any(n not in (1, m) for n, m in sizes):
-        raise ValueError(f"{name}: expected a shape broadcastable to {other_name}'s {tuple(other.shape)}, found {tuple(t.shape)}")
+        raise ValueError(
+            f"{name}: expected a shape broadcastable to {other_name}'s {tuple(other.shape)}, found {tuple(t.shape)}"
+        )
 
 
 def broadcasts(t: Tensor, name: str, batch: tuple[int, ...]) -> None:

@@ -58,7 +58,7 @@ def differentiable(
     pairs = [(o, g) for o, g in zip(outputs, grad_outputs, strict=True) if g is not None and o.requires_grad]
     if not pairs:
         return [None for _ in needed]
-    wanted = [v for v, n in zip(views, needed, strict=True) if n]
+    wanted = [v for v, n in zip(views, needed, strict=True) if n and v is not None]
     grads = iter(
         torch.autograd.grad([o for o, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, allow_unused=True)
     )

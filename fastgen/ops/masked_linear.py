@@ -37,7 +37,13 @@ def _gradients(x: Tensor, weight: Tensor, needs: Sequence[bool]) -> tuple[Tensor
 
 
 def _backward(
-    grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, plan: Sequence[Tensor | None], activation: str, needs: Sequence[bool]
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    saved: Tensor,
+    plan: Sequence[Tensor | None],
+    activation: str,
+    needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     if backends.on_triton(x):
         kernel = backends.kernels("masked_linear")
@@ -51,7 +57,13 @@ def _backward(
 
 
 def _backward_fake(
-    grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, plan: Sequence[Tensor | None], activation: str, needs: Sequence[bool]
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    saved: Tensor,
+    plan: Sequence[Tensor | None],
+    activation: str,
+    needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _gradients(x, weight, needs)
 
@@ -75,7 +87,9 @@ def rows(x: Tensor) -> Tensor:
 
 class _MaskedLinear(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, plan: LinearPlan, activation: str, definition: Callable) -> Tensor:
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None, plan: LinearPlan, activation: str, definition: Callable
+    ) -> Tensor:
         return _call(x, weight, bias, list(plan), activation)
 
     @staticmethod
@@ -128,7 +142,7 @@ def masked_linear(
     _validate(x, weight, bias, in_degrees, out_degrees)
     dtype = _check.autocast_dtype(x)
     if dtype is not None:
-        x, weight, bias = (t if t is None else t.to(dtype) for t in (x, weight, bias))
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     if backends.choose("masked_linear", x, weight, bias).backend == "reference":
         return reference.masked_linear(x, weight, bias, in_degrees, out_degrees, strict=strict, activation=name)
     if plan is None:

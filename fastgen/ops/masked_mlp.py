@@ -54,7 +54,9 @@ def _forward(
         kernel = backends.kernels("masked_mlp")
         return kernel.forward(x, params, context_terms, plan, activations, residuals, direct, save)
     y, saved = _forward_fake(x, params, context_terms, plan, activations, residuals, direct, save)
-    backends.compiled().masked_mlp_forward(x, params, context_terms, plan, activations, residuals, direct, y, saved if save else None)
+    backends.compiled().masked_mlp_forward(
+        x, params, context_terms, plan, activations, residuals, direct, y, saved if save else None
+    )
     return y, saved
 
 
@@ -88,7 +90,9 @@ def _backward(
         return kernel.backward(grad, x, params, saved, plan, activations, residuals, direct, needs)
     gx, gc, gparams = _backward_fake(grad, x, params, saved, plan, activations, residuals, direct, needs)
     wanted = [g if n else None for g, n in zip((gx, gc, *gparams), needs, strict=True)]
-    backends.compiled().masked_mlp_backward(grad, x, params, saved, plan, activations, residuals, direct, wanted[0], wanted[1], wanted[2:])
+    backends.compiled().masked_mlp_backward(
+        grad, x, params, saved, plan, activations, residuals, direct, wanted[0], wanted[1], wanted[2:]
+    )
     return gx, gc, gparams
 
 
@@ -128,7 +132,12 @@ _call_backward = register(
 class _MaskedMLP(torch.autograd.Function):
     @staticmethod
     def forward(
-        plan: list[Tensor | None], spec: Spec, definition: Callable, x: Tensor, context_terms: Tensor | None, *params: Tensor | None
+        plan: list[Tensor | None],
+        spec: Spec,
+        definition: Callable,
+        x: Tensor,
+        context_terms: Tensor | None,
+        *params: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         return _call(x, params, context_terms, plan, *spec, True)
 
@@ -180,7 +189,8 @@ def masked_mlp(
     _validate(x, network, params, context_terms)
     dtype = _check.autocast_dtype(x)
     if dtype is not None:
-        x, context_terms, *params = (t if t is None else t.to(dtype) for t in (x, context_terms, *params))
+        x, context_terms = x.to(dtype), None if context_terms is None else context_terms.to(dtype)
+        params = [p if p is None else p.to(dtype) for p in params]
     if backends.choose("masked_mlp", x, context_terms, *params).backend == "reference":
         return reference.masked_mlp(x, network, params, context_terms=context_terms)
     if plan is None:

@@ -34,4 +34,3 @@ def affine_autoregressive(
     z = x * s.exp() + shift if inverse else (x - shift) * (-s).exp()
     total = accumulate(s) if inverse else -accumulate(s)
     return z, total if log_det is None else log_det + total
-

@@ -13,7 +13,7 @@ from .scale_map import ScaleMap
 def gaussian_log_prob(
     x: Tensor, mean: Tensor | None = None, log_scale: Tensor | None = None, *, scale_map: ScaleMap = ScaleMap()
 ) -> Tensor:
-    """log N(x; mean, e^s) summed over the last axis, s = scale_map(log_scale): -1/2 sum(((x - mean) e^-s)^2) - sum s - D/2 log 2 pi.
+    """log N(x; mean, e^s) = -1/2 sum(((x - mean) e^-s)^2) - sum s - D/2 log 2 pi, s = scale_map(log_scale), over the last axis.
 
     Without mean and log_scale the density is the standard normal's. With a network's two outputs for mean and log_scale
     it is the log-density of one block of a masked autoregressive flow over a standard normal, log_det included.
@@ -32,4 +32,3 @@ def gaussian_log_prob(
     s = scale_map(log_scale).expand_as(x)
     z = e * (-s).exp()
     return -0.5 * accumulate(z.to(accumulator(z.dtype)).square()) - accumulate(s) - 0.5 * math.log(2 * math.pi) * x.shape[-1]
-

@@ -88,19 +88,25 @@ def masked_mlp(
     def degrees(values: tuple[int, ...]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64)
 
+    def weight(i: int) -> Tensor:
+        w = params[i]
+        if w is None:
+            raise TypeError(f"params[{i}]: expected a tensor, found None")
+        return w
+
     sums: list[Tensor] = []
     h = x
     for i, layer in enumerate(network.layers):
         s = masked_linear(
-            h, params[2 * i], params[2 * i + 1], degrees(layer.in_degrees), degrees(layer.out_degrees), strict=layer.strict
+            h, weight(2 * i), params[2 * i + 1], degrees(layer.in_degrees), degrees(layer.out_degrees), strict=layer.strict
         )
         if i == 0 and context_terms is not None:
             s = s + context_terms
         if layer.residual is not None:
             s = s + sums[layer.residual]
         if i == len(network.layers) - 1 and network.direct:
-            first, last = network.layers[0], layer
-            s = s + masked_linear(x, params[-1], None, degrees(first.in_degrees), degrees(last.out_degrees), strict=True)
+            ends = degrees(network.layers[0].in_degrees), degrees(layer.out_degrees)
+            s = s + masked_linear(x, weight(len(params) - 1), None, *ends, strict=True)
         sums.append(s)
         h = ACTIVATIONS[layer.activation](s)
     return h.unflatten(-1, (-1, network.outputs))

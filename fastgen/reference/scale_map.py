@@ -49,12 +49,16 @@ class ScaleMap:
         if self.kind not in KINDS:
             raise ValueError(f"kind: expected one of {', '.join(KINDS)}, found {self.kind!r}")
         if not self.eps >= 0 or (self.eps > 0 and self.kind not in ("softplus", "sigmoid")):
-            raise ValueError(f"eps: expected 0, or a positive number with softplus and sigmoid, found {self.eps} with {self.kind}")
+            raise ValueError(
+                f"eps: expected 0, or a positive number with softplus and sigmoid, found {self.eps} with {self.kind}"
+            )
         takes_c, takes_bounds = self.kind in ("soft_clip", "tanh"), self.kind in ("clamp", "clamp_straight")
         if takes_c != (self.c is not None) or (self.c is not None and not self.c > 0):
             raise ValueError(f"c: expected {'a positive number' if takes_c else 'None'} with {self.kind}, found {self.c}")
         if takes_bounds != (self.lo is not None) or takes_bounds != (self.hi is not None):
-            raise ValueError(f"lo, hi: expected {'two numbers' if takes_bounds else 'None'} with {self.kind}, found {self.lo}, {self.hi}")
+            raise ValueError(
+                f"lo, hi: expected {'two numbers' if takes_bounds else 'None'} with {self.kind}, found {self.lo}, {self.hi}"
+            )
         if self.lo is not None and self.hi is not None and not self.lo <= self.hi:
             raise ValueError(f"lo: expected at most hi, found {self.lo} and {self.hi}")
 
@@ -63,10 +67,8 @@ class ScaleMap:
             return _log_softplus(a) if self.eps == 0 else (softplus(a) + self.eps).log()
         if self.kind == "sigmoid":
             return F.logsigmoid(a + 2) if self.eps == 0 else ((a + 2).sigmoid() + self.eps).log()
-        if self.kind == "soft_clip":
-            return a / (1 + (a / self.c).abs())
-        if self.kind == "tanh":
-            return self.c * (a / self.c).tanh()
+        if self.c is not None:
+            return a / (1 + (a / self.c).abs()) if self.kind == "soft_clip" else self.c * (a / self.c).tanh()
         if self.kind == "clamp":
             return a.clamp(self.lo, self.hi)
         if self.kind == "clamp_straight":
@@ -76,5 +78,5 @@ class ScaleMap:
     @property
     def code(self) -> tuple[int, float, float]:
         """What a kernel takes: the kind's index in `KINDS` and its up to two numbers (eps, c, or lo and hi)."""
-        first = self.eps if self.c is None and self.lo is None else self.c if self.c is not None else self.lo
-        return KINDS.index(self.kind), float(first), float(self.hi if self.hi is not None else 0.0)
+        first = next((option for option in (self.c, self.lo) if option is not None), self.eps)
+        return KINDS.index(self.kind), float(first), float(self.hi or 0.0)

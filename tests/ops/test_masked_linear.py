@@ -137,7 +137,13 @@ def test_any_strides(cpu_variant: str) -> None:
     expected = results(ops.masked_linear, given, *pair)
     for i in range(2):
         for strided in strided_like(given[i]):
-            assert all(map(torch.equal, results(ops.masked_linear, [strided if j == i else t for j, t in enumerate(given)], *pair), expected))
+            assert all(
+                map(
+                    torch.equal,
+                    results(ops.masked_linear, [strided if j == i else t for j, t in enumerate(given)], *pair),
+                    expected,
+                )
+            )
     rows = given[0][:1].expand(19, 37)
     torch.testing.assert_close(ops.masked_linear(rows, *given[1:], *pair), expected[0][:1].expand(19, 41))
 
@@ -325,7 +331,17 @@ def test_the_compiled_forward_checks_every_argument(position: int, wrong: object
 
 @pytest.mark.parametrize("position", [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11])
 def test_the_compiled_backward_checks_every_tensor(position: int) -> None:
-    arguments = [torch.zeros(4, 5), X, W, torch.zeros(4, 5), *PLAN, "identity", torch.zeros(4, 3), torch.zeros(5, 3), torch.zeros(5)]
+    arguments = [
+        torch.zeros(4, 5),
+        X,
+        W,
+        torch.zeros(4, 5),
+        *PLAN,
+        "identity",
+        torch.zeros(4, 3),
+        torch.zeros(5, 3),
+        torch.zeros(5),
+    ]
     arguments[position] = torch.zeros(6)
     with pytest.raises((ValueError, TypeError), match="expected"):
         backends.compiled().masked_linear_backward(*arguments)

@@ -14,13 +14,21 @@ pytestmark = pytest.mark.usefixtures("cpu_backend")
 
 
 def network(
-    order: Sequence[int], hidden: Sequence[int], outputs: int = 2, activation: str = "relu", lo: int = 0, direct: bool = False, residual: bool = False
+    order: Sequence[int],
+    hidden: Sequence[int],
+    outputs: int = 2,
+    activation: str = "relu",
+    lo: int = 0,
+    direct: bool = False,
+    residual: bool = False,
 ) -> MaskedNetwork:
     """A MADE: hidden units equally spread over lo..D-1, residual blocks of two layers after the first."""
     layers, into = [], tuple(order)
     for i, width in enumerate(hidden):
         units = tuple(lo + k * max(len(order) - lo, 1) // width for k in range(width))
-        layers.append(MaskedLayer(into, units, activation=activation, residual=i - 2 if residual and i and i % 2 == 0 else None))
+        layers.append(
+            MaskedLayer(into, units, activation=activation, residual=i - 2 if residual and i and i % 2 == 0 else None)
+        )
         into = units
     layers.append(MaskedLayer(into, tuple(d for d in order for _ in range(outputs)), strict=True))
     return MaskedNetwork(tuple(layers), direct, outputs)
@@ -120,7 +128,10 @@ def test_gradcheck(name: str) -> None:
     net = NETWORKS[name]
     given = [t.requires_grad_() for t in case(net, 2, True) if t is not None]
     smooth = MaskedNetwork(
-        tuple(MaskedLayer(x.in_degrees, x.out_degrees, x.strict, "tanh" if x is not net.layers[-1] else "identity", x.residual) for x in net.layers),
+        tuple(
+            MaskedLayer(x.in_degrees, x.out_degrees, x.strict, "tanh" if x is not net.layers[-1] else "identity", x.residual)
+            for x in net.layers
+        ),
         net.direct,
         net.outputs,
     )
@@ -140,7 +151,9 @@ def test_weights_outside_the_mask_are_not_read_and_get_no_gradient(cpu_variant: 
         expected, plain = results(ops.masked_mlp, net, given), without_gradients(net, given)
         masks = [reference.degree_mask(torch.tensor(x.in_degrees), torch.tensor(x.out_degrees), x.strict) for x in net.layers]
         if net.direct:
-            masks.append(reference.degree_mask(torch.tensor(net.layers[0].in_degrees), torch.tensor(net.layers[-1].out_degrees), True))
+            masks.append(
+                reference.degree_mask(torch.tensor(net.layers[0].in_degrees), torch.tensor(net.layers[-1].out_degrees), True)
+            )
         for i, mask in enumerate(masks):
             given[2 + 2 * i] = torch.where(mask, given[2 + 2 * i], torch.nan)
         assert all(map(torch.equal, results(ops.masked_mlp, net, given), expected))
@@ -182,7 +195,9 @@ def test_any_strides_of_incoming_gradients() -> None:
         assert all(map(torch.equal, *pair))
 
 
-@pytest.mark.parametrize(("lead", "terms"), [((0,), (0,)), ((2, 0), ()), ((), ()), ((2, 3), (3,)), ((2, 3), (2, 1)), ((4,), ())], ids=str)
+@pytest.mark.parametrize(
+    ("lead", "terms"), [((0,), (0,)), ((2, 0), ()), ((), ()), ((2, 3), (3,)), ((2, 3), (2, 1)), ((4,), ())], ids=str
+)
 def test_leading_dimensions_and_broadcast_contexts(lead: tuple[int, ...], terms: tuple[int, ...]) -> None:
     net = NETWORKS["any order"]
     given = case(net, 1, True)
@@ -201,7 +216,9 @@ def test_one_gradient_alone(wanted: int) -> None:
     expected = results(ops.masked_mlp, net, given)[1 + index]
     given[index] = given[index].clone().requires_grad_()
     y = call(ops.masked_mlp, net, given)
-    assert torch.equal(torch.autograd.grad(y, given[index], torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view_as(y))[0], expected)
+    assert torch.equal(
+        torch.autograd.grad(y, given[index], torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view_as(y))[0], expected
+    )
 
 
 def test_a_missing_bias_is_zero(cpu_variant: str) -> None:
@@ -282,7 +299,10 @@ def layer(into: Sequence[int], out: Sequence[int], **options) -> MaskedLayer:  #
         (lambda: MaskedNetwork(()), "layers: expected at least one"),
         (lambda: MaskedNetwork((layer([1], [1]), layer([2], [1]))), r"layers\[1\].in_degrees: expected the out_degrees"),
         (lambda: MaskedNetwork((layer([1], [1], residual=0),)), r"layers\[0\].residual: expected an earlier layer's index"),
-        (lambda: MaskedNetwork((layer([1], [1]), layer([1], [1, 1], residual=0))), r"layers\[1\].residual: expected a layer of the same"),
+        (
+            lambda: MaskedNetwork((layer([1], [1]), layer([1], [1, 1], residual=0))),
+            r"layers\[1\].residual: expected a layer of the same",
+        ),
         (lambda: MaskedNetwork((layer([1], [1], activation="relu"),)), r"layers\[-1\].activation: expected identity"),
         (lambda: MaskedNetwork((layer([1], [1], activation="x"),)), "activation: expected one of"),
         (lambda: MaskedNetwork((layer([1], [1, 1, 1]),), outputs=2), "outputs: expected a divisor"),
@@ -299,7 +319,11 @@ def test_a_network_that_does_not_fit_together(build, message: str) -> None:  # t
         (lambda t: t.__setitem__(0, torch.zeros(5, 6)), ValueError, r"x: expected shape \(\.\.\., 7\), found \(5, 6\)"),
         (lambda t: t.__setitem__(0, torch.zeros(5, 7).long()), TypeError, "x: expected a floating dtype"),
         (lambda t: t.__setitem__(1, torch.zeros(5, 9).double()), ValueError, r"context_terms: expected shape \(\.\.\., 33\)"),
-        (lambda t: t.__setitem__(1, torch.zeros(4, 33).double()), ValueError, r"context_terms: expected a batch that broadcasts to \(5,\)"),
+        (
+            lambda t: t.__setitem__(1, torch.zeros(4, 33).double()),
+            ValueError,
+            r"context_terms: expected a batch that broadcasts to \(5,\)",
+        ),
         (lambda t: t.__setitem__(2, None), TypeError, r"params\[0\]: expected a tensor, found NoneType"),
         (lambda t: t.__setitem__(4, torch.zeros(33, 40).double()), ValueError, r"params\[2\]: expected shape \(40, 33\)"),
         (lambda t: t.__setitem__(3, torch.zeros(33)), TypeError, r"params\[1\]: expected x's dtype torch.float64"),
