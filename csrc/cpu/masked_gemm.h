@@ -33,6 +33,8 @@ struct Columns {
     const T* p = data + row * ld;
     if (order)
       for (int j = 0; j < n; ++j) out[j] = p[order[first + j]];
+    else if (n == kPanel<T>)
+      __builtin_memcpy(out, p + first, kPanel<T> * sizeof(T));
     else
       for (int j = 0; j < n; ++j) out[j] = p[first + j];
   }
@@ -40,10 +42,22 @@ struct Columns {
     T* p = data + row * ld;
     if (order)
       for (int j = 0; j < n; ++j) p[order[first + j]] = in[j];
+    else if (n == kPanel<T>)
+      __builtin_memcpy(p + first, in, kPanel<T> * sizeof(T));
     else
       for (int j = 0; j < n; ++j) p[first + j] = in[j];
   }
 };
+
+// Columns [first, first + n) of m rows, to and from a buffer whose rows are kPanel apart.
+template <class T>
+FASTGEN_INLINE void read_rows(Columns<const T> from, int64_t row, int m, int64_t first, int n, T* to) {
+  for (int i = 0; i < m; ++i) from.read(row + i, first, n, to + i * kPanel<T>);
+}
+template <class T>
+FASTGEN_INLINE void write_rows(Columns<T> to, int64_t row, int m, int64_t first, int n, const T* from) {
+  for (int i = 0; i < m; ++i) to.write(row + i, first, n, from + i * kPanel<T>);
+}
 
 // Rows [0, rows) in tiles of even height, so that no thin tile is left over.
 struct Tiles {
@@ -119,17 +133,17 @@ struct ForwardOutput {
   bool plain() const { return !addend && !sums && (activation == Activation::identity || activation == Activation::relu); }
 };
 
-// Sums with their bias on the way to y: n outputs of one row.
+// A tile of sums with their bias on the way to y: n outputs of m rows, each row kPanel apart.
 template <class T>
-void finish_row(const ForwardOutput<T>& out, const Staircase& s, int64_t row, int64_t first, int n, T* sums) {
+void finish_tile(const ForwardOutput<T>& out, const Staircase& s, int64_t row, int m, int64_t first, int n, T* sums) {
   if (out.addend) {
-    T extra[kPanel<T>];
-    Columns<const T>{out.addend, out.addend_ld, s.out_order}.read(row, first, n, extra);
-    for (int j = 0; j < n; ++j) sums[j] += extra[j];
+    T other[kTileRows * kPanel<T>] = {};
+    read_rows(Columns<const T>{out.addend, out.addend_ld, s.out_order}, row, m, first, n, other);
+    for (int j = 0; j < m * kPanel<T>; ++j) sums[j] += other[j];
   }
-  if (out.sums) Columns<T>{out.sums, s.out, s.out_order}.write(row, first, n, sums);
-  activate_row(out.activation, sums, kPanel<T>);
-  Columns<T>{out.y, out.ld, s.out_order}.write(row, first, n, sums);
+  if (out.sums) write_rows(Columns<T>{out.sums, s.out, s.out_order}, row, m, first, n, sums);
+  activate_row(out.activation, sums, m * kPanel<T>);
+  write_rows(Columns<T>{out.y, out.ld, s.out_order}, row, m, first, n, sums);
 }
 
 // Packs outputs [first, first + n) over `depth` sorted inputs: panel[k][j] = W[j][k] where output j sees input k, else 0.
@@ -186,8 +200,7 @@ void forward_chunk(Columns<const T> x, const T* weight, const T* bias, const Sta
         if (out.activation == Activation::relu) tile.floor = T(0);
       }
       multiply_tile(tiles.height(t), tile);
-      if (!direct)
-        for (int i = 0; i < tiles.height(t); ++i) finish_row(out, s, b + i, first, n, buffer + i * kPanel<T>);
+      if (!direct) finish_tile(out, s, b, tiles.height(t), first, n, buffer);
     }
   };
   blocked_product<T>(tiles, s.in, s.out, tiles.rows * s.in * s.out / 2, true, x.order, pack, item);
@@ -227,19 +240,19 @@ void pack_inputs(const T* weight, const Staircase& s, int64_t first, int n, int6
   }
 }
 
-// Sums on the way to gx: n inputs of one row.
+// A tile of sums on the way to gx: n inputs of m rows, each row kPanel apart.
 template <class T>
-void finish_row(const GradientOutput<T>& out, const Staircase& s, int64_t row, int64_t first, int n, T* sums) {
-  T other[kPanel<T>] = {};
+void finish_tile(const GradientOutput<T>& out, const Staircase& s, int64_t row, int m, int64_t first, int n, T* sums) {
+  T other[kTileRows * kPanel<T>] = {};
   if (out.accumulate) {
-    Columns<const T>{out.gx, out.ld, s.in_order}.read(row, first, n, other);
-    for (int j = 0; j < n; ++j) sums[j] += other[j];
+    read_rows(Columns<const T>{out.gx, out.ld, s.in_order}, row, m, first, n, other);
+    for (int j = 0; j < m * kPanel<T>; ++j) sums[j] += other[j];
   }
   if (out.saved) {
-    Columns<const T>{out.saved, s.in, s.in_order}.read(row, first, n, other);
-    multiply_by_derivative(out.activation, other, sums, kPanel<T>);
+    read_rows(Columns<const T>{out.saved, s.in, s.in_order}, row, m, first, n, other);
+    multiply_by_derivative(out.activation, other, sums, m * kPanel<T>);
   }
-  Columns<T>{out.gx, out.ld, s.in_order}.write(row, first, n, sums);
+  write_rows(Columns<T>{out.gx, out.ld, s.in_order}, row, m, first, n, sums);
 }
 
 // gx = g W under the mask, for rows [row, row + tiles.rows). `g` is read in the order of s.out_order.
@@ -259,8 +272,7 @@ void input_gradient_chunk(Columns<const T> g, const T* weight, const Staircase& 
       if (g.order) tile.a = left + (t * s.out + start) * kTileRows, tile.row_step = 1, tile.k_step = kTileRows;
       if (direct) tile.out = out.gx + b * out.ld + first, tile.ld = out.ld;
       multiply_tile(tiles.height(t), tile);
-      if (!direct)
-        for (int i = 0; i < tiles.height(t); ++i) finish_row(out, s, b + i, first, n, buffer + i * kPanel<T>);
+      if (!direct) finish_tile(out, s, b, tiles.height(t), first, n, buffer);
     }
   };
   blocked_product<T>(tiles, s.out, s.in, tiles.rows * s.in * s.out / 2, false, g.order, pack, item);
