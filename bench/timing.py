@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from typing import NamedTuple
 
 import torch
 
-# A sample lasts at least this long: far above the clock's resolution and the cost of reading it.
-_SAMPLE_SECONDS = 5e-4
+# A sample lasts about this long: a loop, as in use, whose data is as warm as a loop keeps it.
+_SAMPLE_SECONDS = 0.1
 _WARM_UP_SECONDS = 0.1
 _ROUNDS = (7, 200)
 
@@ -43,6 +45,7 @@ def interleave(
     Every candidate is warmed up; then rounds run for about `seconds`, each timing all candidates in turn, every other
     round in the opposite order. On CUDA the times are those between two events on the current stream.
     """
+    _keep_freed_memory()
     sample = _sample_cuda if device == "cuda" else _sample_cpu
     calls = {name: _calls_per_sample(call, sample) for name, call in candidates.items()}
     times: dict[str, list[float]] = {name: [] for name in candidates}
@@ -54,6 +57,16 @@ def interleave(
                 times[name].append(sample(candidates[name], calls[name]))
             order.reverse()
     return times
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Has glibc keep what is freed, for all candidates alike: else page faults, not kernels, rule a step that frees megabytes."""
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    with suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(mmap_threshold, 32 << 20)
+        mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def _calls_per_sample(call: Callable[[], object], sample: Callable[[Callable[[], object], int], float]) -> int:
