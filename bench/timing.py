@@ -61,7 +61,7 @@ def interleave(
 
 @cache
 def _keep_freed_memory() -> None:
-    """Has glibc keep what is freed, for all candidates alike: else page faults, not kernels, rule a step that frees megabytes."""
+    """Has glibc keep what is freed, for all candidates alike: else page faults, not kernels, rule a step."""
     trim_threshold, mmap_threshold = -1, -3  # malloc.h
     with suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL("libc.so.6").mallopt

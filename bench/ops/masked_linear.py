@@ -18,7 +18,7 @@ from torch import Tensor
 from fastgen import backends, ops
 from fastgen.nn import MADE
 
-from ..case import OURS, Case, MemoryCase, Setting, Work, both_modes, leaves
+from ..case import OURS, Case, MemoryCase, Setting, Work, both_modes, leaves, relative_error
 from ..plain import mask_of
 
 OPERATION = "masked_linear"
@@ -41,6 +41,7 @@ def cases(setting: Setting) -> Iterator[Case | MemoryCase]:
     first, _, last = made_layers(FEATURES[512], 512)
     for layer in (first, last):
         yield from comparison(layer, 256, targets={"forward+backward": {"dense": 1.4}})
+        yield from kernels_alone(layer, 256, 1.4)
     if backends.cpu_variant() == "avx512":
         # fastgen's AVX2 kernels against a dense layer that keeps its AVX-512.
         yield from (replace(case, variant="avx2") for case in _square(squares, (256,), {}))
@@ -57,6 +58,8 @@ def _square(squares: Mapping[int, int], batches: tuple[int, ...], targets: Mappi
         _, layer, _ = made_layers(features, hidden)
         for batch in batches:
             yield from comparison(layer, batch, targets=targets)
+            if targets:
+                yield from kernels_alone(layer, batch, targets["forward+backward"]["dense"])
 
 
 def comparison(
@@ -84,6 +87,37 @@ def comparison(
     candidates: dict[str, Callable[..., Tensor]] = {OURS: ours, "dense": F.linear, "W * M": masked}
     shape = f"{batch} x {fan_in} -> {fan_out}"
     yield from both_modes(OPERATION, shape, candidates, masked, inputs, work(layer, batch, dtype), targets)
+
+
+def kernels_alone(layer: ops.MaskedLayer, batch: int, target: float) -> Iterator[Case]:
+    """Forward and backward of the CPU kernels on both sides, into buffers that are there: no allocator, no autograd."""
+    in_degrees, out_degrees = torch.tensor(layer.in_degrees), torch.tensor(layer.out_degrees)
+    fan_in, fan_out = len(in_degrees), len(out_degrees)
+    x, weight, bias = torch.randn(batch, fan_in), torch.randn(fan_out, fan_in) / fan_in**0.5, torch.randn(fan_out)
+    grad, mask = torch.randn(batch, fan_out), mask_of(layer)
+    plan = ops.make_plan(in_degrees, out_degrees, strict=layer.strict)
+    y, gx, gw, gb = (torch.empty_like(t) for t in (grad, x, weight, bias))
+    compiled = backends.compiled()
+
+    def ours() -> tuple[Tensor, ...]:
+        compiled.masked_linear_forward(x, weight, bias, *plan, "identity", y)
+        compiled.masked_linear_backward(grad, x, weight, y, *plan, "identity", gx, gw, gb)
+        return y, gx, gw, gb
+
+    def dense() -> None:
+        torch.addmm(bias, x, weight.t(), out=y)
+        torch.mm(grad, weight, out=gx)
+        torch.mm(grad.t(), x, out=gw)
+        torch.sum(grad, 0, out=gb)
+
+    def error() -> float:
+        d = [t.double() for t in (x, weight * mask, grad)]
+        expected = (d[0] @ d[1].t() + bias.double(), d[2] @ d[1], d[2].t() @ d[0] * mask, d[2].sum(0))
+        return relative_error(ours(), expected)
+
+    forward, backward = work(layer, batch, torch.float32)
+    shape, candidates = f"{batch} x {fan_in} -> {fan_out}", {OURS: ours, "dense": dense}
+    yield Case(OPERATION, "kernels alone", shape, candidates, error, forward + backward, {"dense": target})
 
 
 def work(layer: ops.MaskedLayer, batch: int, dtype: torch.dtype) -> tuple[Work, Work]:
