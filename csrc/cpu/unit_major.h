@@ -64,28 +64,31 @@ FASTGEN_INLINE const T* unit_weights(const NetworkLayer<T>& layer, int64_t first
   return scratch;
 }
 
+// How many of the units from u on make a tile: those that see the same, evenly cut, or where these are few a full tile.
+inline int tile_height(const Staircase& s, int64_t u) {
+  int64_t same = 1;
+  while (u + same < s.out && s.prefix[u + same] == s.prefix[u]) ++same;
+  if (same < kTileRows / 2) return static_cast<int>(least<int64_t>(kTileRows, s.out - u));
+  return Tiles{same}.height(0);
+}
+
 // out[u] += sum_k W[u][k] in[k] over what u sees.
 template <class T>
 void add_products(const NetworkLayer<T>& layer, const T* in, T* out, T* scratch) {
   constexpr int R = kTile<T>;
   const Staircase& s = layer.stair;
-  const Tiles tiles{s.out};
-  for (int64_t t = 0; t < tiles.count(); ++t) {
-    const int64_t u = tiles.begin(t);
-    const int m = tiles.height(t);
-    int64_t ld;
-    const T* const w = unit_weights(layer, u, m, scratch, ld);
-    // What all units of the tile see is one product; the rest goes by groups that see the same.
-    const int64_t common = s.prefix[u];
-    multiply_tile(m, Tile<T>{w, ld, 1, in, common, out + u * R, R, nullptr, true});
-    for (int i = 0; i < m;) {
+  for (int64_t u = 0, m; u < s.out; u += m) {
+    m = tile_height(s, u);
+    int64_t ld, done = 0;
+    const T* const w = unit_weights(layer, u, static_cast<int>(m), scratch, ld);
+    // Down the steps of the staircase: a unit leaves where it has seen all it may.
+    for (int64_t i = 0; i < m;) {
       const int64_t seen = s.prefix[u + i];
-      int group = 1;
-      while (i + group < m && s.prefix[u + i + group] == seen) ++group;
-      if (seen > common)
-        multiply_tile(group,
-                      Tile<T>{w + i * ld + common, ld, 1, in + common * R, seen - common, out + (u + i) * R, R, nullptr, true});
-      i += group;
+      if (seen > done)
+        multiply_tile(static_cast<int>(m - i),
+                      Tile<T>{w + i * ld + done, ld, 1, in + done * R, seen - done, out + (u + i) * R, R, nullptr, true});
+      done = seen;
+      while (i < m && s.prefix[u + i] == seen) ++i;
     }
   }
 }
