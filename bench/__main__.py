@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"NAME: expected one of {', '.join(NAMES)}, found {unknown[0]}")
     if options.render:
         run, rows = report.read(options.render[0])
-        report.render(options.render[1], "benchmarks", report.markdown(run, rows))
+        chosen = [row for row in rows if (row.operation if row.operation in NAMES else "models") in (options.names or NAMES)]
+        report.render(options.render[1], "benchmarks", report.markdown(run, chosen))
         return 0
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device: expected cpu, found cuda where torch finds no CUDA device")
