@@ -1,4 +1,4 @@
-// The plan of one masked linear layer, as fastgen.ops.plan.LinearPlan makes it.
+// The plan of one masked linear layer, as fastgen.ops.LinearPlan describes it.
 #pragma once
 
 #include <cstdint>

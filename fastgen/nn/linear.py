@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import LinearPlan, _check, make_plan, masked_linear
-from ..ops.plan import check_degrees
+from ..ops._plan import check_degrees
 from ..reference import activation_name
 from .planned import Planned
 

@@ -1,11 +1,11 @@
 """How each operation is called: validation, registered kernels and one autograd Function per operation."""
 
 from ..reference import MaskedLayer, MaskedNetwork, ScaleMap
+from ._plan import LinearPlan, NetworkPlan, make_network_plan, make_plan
 from .affine_autoregressive import affine_autoregressive
 from .gaussian_log_prob import gaussian_log_prob
 from .masked_linear import masked_linear
 from .masked_mlp import masked_mlp
-from .plan import LinearPlan, NetworkPlan, make_network_plan, make_plan
 
 __all__ = [
     "LinearPlan",

@@ -11,7 +11,7 @@ from .. import backends, reference
 from ..reference import ACTIVATIONS, activation_name
 from . import _check
 from ._library import apply, differentiable, needs_gradients, register, twice_differentiable
-from .plan import LinearPlan, make_plan
+from ._plan import LinearPlan, make_plan
 
 # Their derivative is a function of their output; the others keep the sum before them.
 FROM_OUTPUT = ("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid")

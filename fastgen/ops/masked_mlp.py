@@ -12,8 +12,8 @@ from .. import backends, reference
 from ..reference import MaskedNetwork
 from . import _check
 from ._library import apply, differentiable, needs_gradients, register, twice_differentiable
+from ._plan import NetworkPlan, make_network_plan
 from .masked_linear import rows
-from .plan import NetworkPlan, make_network_plan
 
 
 class Spec(NamedTuple):
