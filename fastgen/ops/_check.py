@@ -50,20 +50,22 @@ def per_row(t: Tensor, name: str, x: Tensor, x_name: str) -> None:
     shape(t, name, x.shape[:-1])
 
 
+def _expands(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(shape[::-1], to[::-1], strict=False))
+
+
 def broadcastable(t: Tensor, name: str, other: Tensor, other_name: str) -> None:
     """Raises ValueError unless `t` can be expanded to the shape of `other`."""
-    sizes = zip(reversed(t.shape), reversed(other.shape), strict=False)
-    if t.dim() > other.dim() or any(n not in (1, m) for n, m in sizes):
+    if not _expands(t.shape, other.shape):
         raise ValueError(
             f"{name}: expected a shape broadcastable to {other_name}'s {tuple(other.shape)}, found {tuple(t.shape)}"
         )
 
 
-def broadcasts(t: Tensor, name: str, batch: tuple[int, ...]) -> None:
-    """Raises ValueError unless the leading axes of `t` broadcast to the batch."""
-    lead = tuple(t.shape[:-1])
-    if len(lead) > len(batch) or any(n not in (1, m) for n, m in zip(lead[::-1], batch[::-1], strict=False)):
-        raise ValueError(f"{name}: expected a batch that broadcasts to {tuple(batch)}, found {lead}")
+def batch_broadcastable(t: Tensor, name: str, batch: tuple[int, ...]) -> None:
+    """Raises ValueError unless the leading axes of `t` can be expanded to the batch."""
+    if not _expands(t.shape[:-1], batch):
+        raise ValueError(f"{name}: expected a batch that broadcasts to {tuple(batch)}, found {tuple(t.shape[:-1])}")
 
 
 def degrees(t: Tensor, name: str, length: int | None = None) -> None:

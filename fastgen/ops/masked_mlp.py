@@ -229,4 +229,4 @@ def _validate(x: Tensor, network: MaskedNetwork, params: Sequence[Tensor | None]
     if context_terms is not None:
         _check.like(context_terms, "context_terms", x, "x")
         _check.features(context_terms, "context_terms", widths[0][0])
-        _check.broadcasts(context_terms, "context_terms", x.shape[:-1])
+        _check.batch_broadcastable(context_terms, "context_terms", x.shape[:-1])
