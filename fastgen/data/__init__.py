@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .dataset import Dataset
+from .dataset import Dataset, Window
 from .digits import digits
+from .part import Part, Source
 from .patches import patches
 from .toys import moons, pinwheel, rings, spirals
 
@@ -26,4 +27,17 @@ def load(name: str, *, seed: int = 0) -> Dataset:
     return DATASETS[name](seed=seed)
 
 
-__all__ = ["DATASETS", "Dataset", "digits", "load", "moons", "patches", "pinwheel", "rings", "spirals"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "Part",
+    "Source",
+    "Window",
+    "digits",
+    "load",
+    "moons",
+    "patches",
+    "pinwheel",
+    "rings",
+    "spirals",
+]

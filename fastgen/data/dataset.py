@@ -1,51 +1,76 @@
-"""What every data set is: three sets of rows, and what their numbers stand for."""
+"""What every data set is: three parts, and what their numbers stand for."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[np.float32]
+from .part import Part, Rows, Source
+
+PARTS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set split into train, valid and test: float32 (rows, features).
+    """A data set split into train, valid and test.
 
-    levels: where given, `train` holds whole grey levels 0 to levels - 1 and every epoch adds noise of its own (`epoch`);
-        `valid` and `test` have theirs already, the same for a seed.
+    levels: where given, the rows hold whole levels 0 to levels - 1: grey levels of pixels, or 2 for yes and no.
+    noise: whether levels get noise from U[0, 1) where they are handed out (`epoch`, `held_out`), as a density needs.
     image_shape: (height, width) where a row is an image, or all of one but the last pixel (see `images`).
     grey_level: for images, the size of one grey level in the units of the rows: what turns nats into bits per dimension.
+    columns, context_columns: names of the features and of the context, where the file has any.
     """
 
     name: str
     seed: int
-    train: Rows
-    valid: Rows
-    test: Rows
+    train: Source
+    valid: Source
+    test: Source
     levels: int | None = None
+    noise: bool = True
     image_shape: tuple[int, int] | None = None
     grey_level: float | None = None
+    columns: tuple[str, ...] | None = None
+    context_columns: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for part, rows in (("train", self.train), ("valid", self.valid), ("test", self.test)):
-            if rows.ndim != 2 or rows.shape[0] == 0 or rows.shape[1] != self.train.shape[1] or rows.shape[1] == 0:
-                raise ValueError(f"{part}: expected at least one row and one feature, as train has, found shape {rows.shape}")
-            if rows.dtype != np.float32:
-                raise TypeError(f"{part}: expected float32, found {rows.dtype}")
-            if not np.isfinite(rows).all():
-                raise ValueError(f"{part}: expected finite numbers, found nan or inf")
+        for name in PARTS:
+            part: Source = getattr(self, name)
+            for what in ("features", "context_features", "weighted", "dtype"):
+                if getattr(part, what) != getattr(self.train, what):
+                    expected, found = getattr(self.train, what), getattr(part, what)
+                    raise ValueError(f"{name}: expected {what} {expected} as train has, found {found}")
 
     @property
     def features(self) -> int:
-        return self.train.shape[1]
+        return self.train.features
 
-    def epoch(self, rng: np.random.Generator) -> Rows:
-        """The rows to train on in one epoch, in the order of `train`: with fresh noise where the set has grey levels."""
-        return self.train if self.levels is None else dequantise(self.train, rng)
+    @property
+    def context_features(self) -> int:
+        return self.train.context_features
+
+    def discrete(self) -> Dataset:
+        """The same set without noise on its levels, for probabilities in place of densities."""
+        return replace(self, noise=False)
+
+    def epoch(self, number: int, batch_size: int, seed: int) -> list[Window]:
+        """What to train on in epoch `number`: the rows in an order, and with noise, that only these numbers rule."""
+        windows = self.train.windows(np.random.default_rng([seed, number]), batch_size)
+        return [Window(source, self._levels, (seed, number, i)) for i, source in enumerate(windows)]
+
+    def held_out(self, name: str) -> Iterator[Part]:
+        """The rows of a part, in order and in pieces; noise on levels is the same every time."""
+        rng = np.random.default_rng([self.seed, PARTS.index(name)])
+        for part in getattr(self, name).chunks():
+            yield _noisy(part, self._levels, rng)
+
+    @property
+    def _levels(self) -> int | None:
+        return self.levels if self.noise else None
 
     def images(self, rows: Rows) -> Rows:
         """Rows as images (rows, height, width). Where the last pixel was dropped it is minus the sum of the others."""
@@ -57,19 +82,41 @@ class Dataset:
         return rows.reshape(-1, height, width)
 
     def bits_per_dim(self, nats_per_dim: float) -> float | None:
-        """Bits per dimension of a log-density in nats per dimension, in units of one grey level; None unless images.
+        """Bits per dimension of a log-likelihood in nats per dimension, in units of one grey level; None unless images.
 
-        The discrete pixels' own likelihood is at least this good (Theis et al. 2016, section 3.1).
+        Of a density this bounds the discrete pixels' own likelihood (Theis et al. 2016, section 3.1).
         """
         return None if self.grey_level is None else -(nats_per_dim + math.log(self.grey_level)) / math.log(2)
 
 
-def dequantise(levels: NDArray[np.floating], rng: np.random.Generator) -> Rows:
-    """Whole numbers plus uniform noise in [0, 1), as float32: a density of the result bounds the pixels' likelihood."""
-    exact = levels.astype(np.float32)
-    noisy = exact + rng.random(levels.shape, dtype=np.float32)
+@dataclass(frozen=True)
+class Window:
+    """Rows to train on that fit in memory together: whole batches, but for the last window of an epoch."""
+
+    source: Source
+    levels: int | None
+    seed: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self) -> Part:
+        """The rows, shuffled and with noise as the seed rules."""
+        rng = np.random.default_rng(self.seed)
+        part = self.source.read()
+        return _noisy(part.take(rng.permutation(len(part))), self.levels, rng)
+
+
+def _noisy(part: Part, levels: int | None, rng: np.random.Generator) -> Part:
+    return part if levels is None else replace(part, rows=dequantise(part.rows, rng))
+
+
+def dequantise(levels: Rows, rng: np.random.Generator) -> Rows:
+    """Whole numbers plus uniform noise in [0, 1), in their dtype: a density of the result bounds the pixels' likelihood."""
+    dtype = levels.dtype.type
+    noisy = levels + rng.random(levels.shape, dtype=dtype)
     # The sum may round up to the next level.
-    return np.minimum(noisy, np.nextafter(exact + 1, np.float32(0)))
+    return np.minimum(noisy, np.nextafter(levels + 1, dtype(0)))
 
 
 def cuts(rows: int, seed: int, valid: float = 0.1, test: float = 0.2) -> tuple[NDArray[np.intp], ...]:

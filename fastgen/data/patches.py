@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .dataset import Dataset, Rows, dequantise
+from .dataset import Dataset, dequantise
+from .part import Part, Rows
 
 EDGE = 8
 LEVELS = 256
@@ -31,9 +32,9 @@ def patches(*, seed: int = 0) -> Dataset:
     for photograph in load_sample_images().images:
         grey = np.rint(photograph @ _LUMA)
         for part, bands in zip(parts, split_bands(rng), strict=True):
-            part.extend(prepare(dequantise(band_patches(grey, band), rng)) for band in bands)
+            part.extend(prepare(dequantise(band_patches(grey, band).astype(np.float32), rng)) for band in bands)
     # Shuffled: neighbours in a photograph look alike, and whoever reads the first rows is to see them all.
-    train, valid, test = (rng.permutation(np.concatenate(part)) for part in parts)
+    train, valid, test = (Part(rng.permutation(np.concatenate(part))) for part in parts)
     return Dataset(
         name="patches",
         seed=seed,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .dataset import Dataset, cuts
+from .part import Part
 
 Points = NDArray[np.float64]
 
@@ -36,7 +37,7 @@ def _toy(name: str, draw: Callable[[np.random.Generator, int], Points], seed: in
     if size < 10:
         raise ValueError(f"size: expected at least 10 points, found {size}")
     points = draw(np.random.default_rng([seed, 1]), size).astype(np.float32)
-    train, valid, test = (points[rows] for rows in cuts(size, seed))
+    train, valid, test = (Part(points[rows]) for rows in cuts(size, seed))
     return Dataset(name=name, seed=seed, train=train, valid=valid, test=test)
 
 
