@@ -23,6 +23,12 @@ def seeds(seed: int | None, count: int) -> list[int | None]:
     return [None if seed is None else int(rng.random() * 2**31) for _ in range(count)]
 
 
+def random_permutation(count: int, rng: random.Random) -> Tensor:
+    """A permutation of 0..count-1: int64, (count,)."""
+    # Of Python's generator only random() is promised never to change: models are rebuilt from their seeds.
+    return torch.tensor([rng.random() for _ in range(count)], dtype=torch.float64).argsort()
+
+
 def feature_degrees(order: str | Sequence[int] | Tensor, features: int, rng: random.Random) -> Tensor:
     """The degree of each feature, a permutation of 1..features: int64, (features,).
 
@@ -33,8 +39,7 @@ def feature_degrees(order: str | Sequence[int] | Tensor, features: int, rng: ran
         if order not in ORDERS:
             raise ValueError(f"order: expected one of {', '.join(ORDERS)} or a permutation, found {order!r}")
         if order == "random":
-            # Of Python's generator only random() is promised never to change: models are rebuilt from their seeds.
-            return torch.tensor([rng.random() for _ in range(features)], dtype=torch.float64).argsort() + 1
+            return random_permutation(features, rng) + 1
         return natural.flip(0) if order == "reversed" else natural
     degrees = torch.as_tensor(order, device="cpu")
     if (
@@ -63,3 +68,8 @@ def hidden_degrees(kind: str, width: int, lowest: int, features: int, rng: rando
     given = list(range(n)) if width >= n else [0]
     drawn = [int(rng.random() * n) for _ in range(width - len(given))]
     return lowest + torch.tensor(sorted(given + drawn))
+
+
+def fan_in(in_degrees: Tensor, out_degrees: Tensor, strict: bool) -> Tensor:
+    """How many inputs each output sees: int64, (out,)."""
+    return torch.searchsorted(in_degrees.sort().values, out_degrees, right=not strict)

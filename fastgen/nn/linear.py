@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..ops import LinearPlan, _check, make_plan, masked_linear
 from ..ops._plan import check_degrees
 from ..reference import activation_name
+from .degrees import fan_in
 from .planned import Planned
 
 
@@ -66,8 +67,7 @@ class MaskedLinear(Planned[LinearPlan]):
         That is torch.nn.Linear's initialisation with the masked inputs left out of the fan-in: counted in, they would make
         the outputs of low degree, which see few inputs, start much smaller than the others.
         """
-        seen = torch.searchsorted(self.in_degrees.sort().values, self.out_degrees, right=not self.strict)
-        bound = seen.clamp(min=1).to(self.weight).rsqrt()
+        bound = fan_in(self.in_degrees, self.out_degrees, self.strict).clamp(min=1).to(self.weight).rsqrt()
         self.weight.uniform_(-1, 1).mul_(bound[:, None])
         if self.bias is not None:
             self.bias.uniform_(-1, 1).mul_(bound)
