@@ -1,23 +1,36 @@
-"""Training: the loop, what watches it, Gaussian baselines and the picture of the result."""
+"""Training: the loop, what watches it, what it leaves and goes on from, and the picture of the result."""
 
-from .baselines import Gaussian, fit_gaussians
+from .baselines import baselines
 from .config import TrainConfig
-from .log import CsvLog
-from .loop import NonFiniteLoss, adam, mean_log_prob, train
-from .observer import Best, Epoch, Observer
+from .evaluate import LogLikelihood, log_likelihood
+from .fit import fit
+from .interrupt import Interrupted
+from .log import CsvLog, read_log
+from .loop import train
+from .nonfinite import NonFiniteLoss
+from .observer import Best, Epoch, Observer, Plan
 from .progress import progress
+from .run import RunFolder
+from .step import adam
+from .tensorboard import TensorBoard
 
 __all__ = [
     "Best",
     "CsvLog",
     "Epoch",
-    "Gaussian",
+    "Interrupted",
+    "LogLikelihood",
     "NonFiniteLoss",
     "Observer",
+    "Plan",
+    "RunFolder",
+    "TensorBoard",
     "TrainConfig",
     "adam",
-    "fit_gaussians",
-    "mean_log_prob",
+    "baselines",
+    "fit",
+    "log_likelihood",
     "progress",
+    "read_log",
     "train",
 ]

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import io
-from ..flows import Flow
 from .models import MODELS
-from .observer import Best, Epoch, Observer
+from .observer import Best, Epoch, Observer, Plan
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
@@ -30,7 +29,7 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Tensor], d
     io.save(path, state, {"format": FORMAT, **description})
 
 
-def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> tuple[Flow, dict[str, Any]]:
+def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
     """The model in evaluation mode on `device`, and the description it was saved with. Raises FileError, naming the file."""
     state, description = io.load(path, device)
     if description.get("format") != FORMAT:
@@ -40,12 +39,14 @@ def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "
     if not isinstance(model, dict) or name not in MODELS:
         raise io.FileError(f"{path}: expected a model of {', '.join(MODELS)}, found {name!r}")
     try:
-        flow = MODELS[name](**model["config"]).to(device)
-        flow.load_state_dict(state)
+        built = MODELS[name](**model["config"])
+        dtype = next((t.dtype for t in state.values() if t.is_floating_point()), None)
+        built = built.to(device=device, dtype=dtype)
+        built.load_state_dict(state)
     # What a wrong config or the numbers of another model raise.
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise io.FileError(f"{path}: expected the numbers and the config of a {name}, found: {error}") from error
-    return flow.eval(), description
+    return built.eval(), description
 
 
 class Checkpointer(Observer):
@@ -59,6 +60,9 @@ class Checkpointer(Observer):
         self._written_at = -float("inf")
         self._written: Epoch | None = None
         self._best: Best | None = None
+
+    def start(self, plan: Plan, records: Sequence[Epoch], best: Best | None) -> None:
+        self._best = best
 
     def epoch(self, record: Epoch, best: Best) -> None:
         self._best = best

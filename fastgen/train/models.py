@@ -2,40 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import Dataset
-from ..flows import MAF, Flow, Logit, Standardise, Transform, UnitInterval, dequantise
+from ..flows import MAF, Logit, Standardise, Transform, UnitInterval
+from ..models import BernoulliMADE, GaussianMADE
 
-MODELS = {"maf": MAF}
+MODELS: dict[str, type[nn.Module]] = {"maf": MAF, "gaussian-made": GaussianMADE, "bernoulli-made": BernoulliMADE}
 
 # Pixels are squeezed into [ALPHA, 1 - ALPHA] before the logit: smaller values stretch the noise on black pixels further.
 ALPHA = 0.01
 
 
-def build(name: str, data: Dataset, **options: Any) -> Flow:
+def build(name: str, data: Dataset, **options: Any) -> nn.Module:
     """The model of that name for rows as `data` has them, preprocessing included.
 
     Its log_prob is in nats per row of the data as they are. `options` are the model's own.
+
+    Raises ValueError where the data is not what the model is of, TypeError for an option it does not have.
     """
-    return MODELS[name](data.features, preprocess=preprocessing(data), **options)
+    kind = MODELS[name]
+    dtype = torch.float64 if data.train.dtype == "float64" else torch.float32
+    given = {"context_features": data.context_features, "dtype": dtype, **options}
+    if getattr(kind, "discrete", False):
+        return kind(data.features, **_levels(name, data), **given)
+    return kind(data.features, preprocess=preprocessing(data), **given)
+
+
+def fit_for(model: nn.Module, data: Dataset) -> Dataset:
+    """The data set as `model` is trained on it: levels with noise for densities, without for probabilities."""
+    return data.discrete() if getattr(model, "discrete", False) else data
+
+
+def _levels(name: str, data: Dataset) -> dict[str, int]:
+    binary = name == "bernoulli-made"
+    if data.levels is None or (binary and data.levels != 2):
+        expected = "0 and 1" if binary else "whole levels"
+        raise ValueError(f"data: expected rows of {expected} for {name}, found {data.levels or 'no'} levels in {data.name}")
+    return {} if binary else {"categories": data.levels}
 
 
 def preprocessing(data: Dataset) -> list[Transform]:
-    """What brings rows to mean 0 and variance 1: grey levels through a logit first."""
-    rows = torch.from_numpy(data.train)
-    before: list[Transform] = []
-    if data.levels is not None:
-        rows = dequantise(rows, torch.Generator().manual_seed(data.seed))
-        before = [UnitInterval(data.levels), Logit(ALPHA)]
-        for transform in before:
-            rows, _ = transform(rows)
-    return [*before, Standardise.fit(rows)]
+    """What brings rows to mean 0 and variance 1: levels through a logit first."""
+    before = [] if data.levels is None else [UnitInterval(data.levels), Logit(ALPHA)]
+
+    def transformed() -> Iterator[Tensor]:
+        for part in data.held_out("train"):
+            rows = torch.from_numpy(part.rows)
+            for transform in before:
+                rows, _ = transform(rows)
+            yield rows
+
+    return [*before, Standardise.fit(transformed())]
 
 
 def samples_in_range(data: Dataset, samples: Tensor) -> Tensor:
     """Samples with what lies beyond the grey levels, as the inverse of the logit allows, brought back to them."""
-    return samples if data.levels is None else samples.clamp(0, data.levels)
+    return samples.clamp(0, data.levels) if data.levels is not None and data.noise else samples

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgen.data import Dataset
+from fastgen.data import Dataset, Part
 
 
 class Diagonal(nn.Module):
@@ -28,6 +28,7 @@ def shifted(rows: int = 300, features: int = 3) -> Dataset:
     """Normal rows with mean 1, 2, ... and standard deviation 1/2."""
     rng = np.random.default_rng(0)
     draw = [
-        (np.arange(1, features + 1) + 0.5 * rng.standard_normal((n, features))).astype(np.float32) for n in (rows, 100, 100)
+        Part((np.arange(1, features + 1) + 0.5 * rng.standard_normal((n, features))).astype(np.float32))
+        for n in (rows, 100, 100)
     ]
     return Dataset("shifted", 0, *draw)

@@ -11,8 +11,8 @@ import torch
 from density import Diagonal, shifted
 from rich.console import Console
 
-from fastgen.data import Dataset
-from fastgen.train import CsvLog, Epoch, NonFiniteLoss, Observer, TrainConfig, adam, mean_log_prob, progress, train
+from fastgen.data import Dataset, Part
+from fastgen.train import CsvLog, Epoch, NonFiniteLoss, Observer, TrainConfig, adam, log_likelihood, progress, train
 
 QUICK = TrainConfig(epochs=30, batch_size=32, learning_rate=0.05)
 
@@ -23,12 +23,12 @@ def test_the_likelihood_rises_to_that_of_the_true_density():
     # The entropy of a normal density with standard deviation 1/2; 100 rows of 3 features estimate it to about 0.04.
     entropy = 0.5 * math.log(2 * math.pi * math.e * 0.25)
     assert records[-1].valid > records[0].valid + 1
-    assert mean_log_prob(model, torch.from_numpy(data.test)) / 3 == pytest.approx(-entropy, abs=0.12)
+    assert log_likelihood(model, data).mean / 3 == pytest.approx(-entropy, abs=0.12)
 
 
 def test_records_are_in_nats_per_dimension_and_count_steps():
     model, data = Diagonal(3), shifted(rows=70)
-    start = mean_log_prob(model, torch.from_numpy(data.train)) / 3
+    start = log_likelihood(model, data, "train").mean / 3
     # A rate that moves nothing: the epoch's likelihood is that of the start.
     records = train(model, data, TrainConfig(epochs=2, batch_size=32, learning_rate=1e-12))
     assert [r.epoch for r in records] == [1, 2] and [r.step for r in records] == [3, 6]
@@ -39,7 +39,7 @@ def test_records_are_in_nats_per_dimension_and_count_steps():
 def test_the_same_seed_gives_the_same_bits(levels):
     def run(seed: int) -> tuple[list[tuple[float, ...]], list[torch.Tensor]]:
         data = shifted()
-        data = Dataset("x", 0, np.rint(data.train).clip(0), data.valid, data.test, levels=levels)
+        data = Dataset("x", 0, Part(np.rint(data.train.rows).clip(0)), data.valid, data.test, levels=levels)
         model = Diagonal(3)
         records = train(model, data, TrainConfig(epochs=4, batch_size=32, seed=seed))
         return [(r.train, r.valid) for r in records], [p.detach() for p in model.parameters()]
@@ -58,7 +58,7 @@ def test_the_rows_of_an_epoch_are_shuffled_and_complete():
 
     batches: list[list[float]] = []
     rows = np.arange(10, dtype=np.float32)[:, None]
-    train(Seen(1), Dataset("x", 0, rows, rows, rows), TrainConfig(epochs=2, batch_size=4))
+    train(Seen(1), Dataset("x", 0, *[Part(rows)] * 3), TrainConfig(epochs=2, batch_size=4))
     assert [len(b) for b in batches] == [4, 4, 2, 4, 4, 2]
     first, second = list(chain(*batches[:3])), list(chain(*batches[3:]))
     assert sorted(first) == sorted(second) == list(range(10))
@@ -74,7 +74,7 @@ def test_every_epoch_has_fresh_noise():
 
     epochs: list[torch.Tensor] = []
     rows = np.arange(4, dtype=np.float32)[:, None]
-    train(Seen(1), Dataset("x", 0, rows, rows, rows, levels=4), TrainConfig(epochs=2, batch_size=4))
+    train(Seen(1), Dataset("x", 0, *[Part(rows)] * 3, levels=4), TrainConfig(epochs=2, batch_size=4))
     assert torch.equal(epochs[0].floor(), epochs[1].floor()) and not torch.equal(epochs[0], epochs[1])
 
 
@@ -84,7 +84,7 @@ def test_early_stopping_keeps_the_best_weights():
     model = Diagonal(1)
     model.log_scale.requires_grad_(False)
     config = TrainConfig(epochs=500, batch_size=8, learning_rate=0.05, patience=3)
-    records = train(model, Dataset("x", 0, train_rows, valid_rows, valid_rows), config)
+    records = train(model, Dataset("x", 0, Part(train_rows), *[Part(valid_rows)] * 2), config)
     best = max(records, key=lambda r: r.valid)
     assert len(records) == best.epoch + 3 < 500
     assert records[-1].valid < best.valid

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastgen import data
-from fastgen.data import Dataset
+from fastgen.data import Dataset, Part
 from fastgen.io import FileError
 from fastgen.train import Epoch
 from fastgen.train.plots import rows_figure, save_figure, summary_figure
@@ -27,7 +27,7 @@ def _log_prob(rows):
 )
 def test_panels(tmp_path, name, titles):
     rows = data.load(name)
-    figure = summary_figure(rows, rows.test[:64], _log_prob, RECORDS, LEVELS, "title")
+    figure = summary_figure(rows, rows.test.rows[:64], _log_prob, RECORDS, LEVELS, "title")
     assert [ax.get_title() for ax in figure.axes] == titles
     curve = figure.axes[-1]
     labels = {line.get_label(): line for line in curve.lines}
@@ -41,18 +41,18 @@ def test_panels(tmp_path, name, titles):
 
 def test_images_are_laid_out_row_by_row():
     digits = data.digits()
-    (ax,) = rows_figure(digits, digits.test[:5], "five").axes
+    (ax,) = rows_figure(digits, digits.test.rows[:5], "five").axes
     sheet = np.asarray(ax.images[0].get_array().filled(np.nan))
     # Three by three tiles of eight pixels with a line between; the last four stay empty.
     assert sheet.shape == (26, 26)
-    np.testing.assert_array_equal(sheet[:8, 9:17], digits.test[1].reshape(8, 8))
-    np.testing.assert_array_equal(sheet[9:17, :8], digits.test[3].reshape(8, 8))
+    np.testing.assert_array_equal(sheet[:8, 9:17], digits.test.rows[1].reshape(8, 8))
+    np.testing.assert_array_equal(sheet[9:17, :8], digits.test.rows[3].reshape(8, 8))
     assert np.isnan(sheet[9:, 18:]).all() and np.isnan(sheet[8]).all()
 
 
 def test_other_sets_get_a_learning_curve_only():
     rows = np.random.default_rng(0).standard_normal((9, 5)).astype(np.float32)
-    table = Dataset("table", 0, rows, rows, rows)
+    table = Dataset("table", 0, *[Part(rows)] * 3)
     assert len(summary_figure(table, rows, _log_prob, RECORDS, LEVELS, "title").axes) == 1
     with pytest.raises(ValueError, match="data: expected images or two features to draw, found 5 features of table"):
         rows_figure(table, rows, "title")
@@ -61,4 +61,4 @@ def test_other_sets_get_a_learning_curve_only():
 def test_a_picture_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match=r"file/x\.png: cannot be written"):
-        save_figure(tmp_path / "file" / "x.png", rows_figure(data.moons(size=20), data.moons(size=20).test, "title"))
+        save_figure(tmp_path / "file" / "x.png", rows_figure(data.moons(size=20), data.moons(size=20).test.rows, "title"))

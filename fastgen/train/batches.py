@@ -1,0 +1,63 @@
+"""The batches of an epoch, on the device of the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import Dataset, Part, Window
+
+
+class Batch(NamedTuple):
+    """Rows x (n, D) with a context (n, F) and weights (n,) where the data has any."""
+
+    x: Tensor
+    context: Tensor | None
+    weight: Tensor | None
+
+    def rows(self, begin: int, end: int) -> Batch:
+        return Batch(*(None if t is None else t[begin:end] for t in self))  # type: ignore[arg-type]
+
+    def split(self, size: int) -> list[Batch]:
+        """Pieces of `size` rows; the last may be shorter."""
+        return [self.rows(i, i + size) for i in range(0, len(self.x), size)]
+
+
+def place(part: Part, like: Tensor) -> Batch:
+    """A part as tensors of the device and dtype of `like`."""
+
+    def tensor(array: np.ndarray | None) -> Tensor | None:
+        return None if array is None else torch.from_numpy(array).to(like)
+
+    x = tensor(part.rows)
+    assert x is not None
+    return Batch(x, tensor(part.context), tensor(part.weight))
+
+
+def epoch_batches(data: Dataset, number: int, batch_size: int, seed: int, like: Tensor, start: int = 0) -> Iterator[Batch]:
+    """The batches of epoch `number` from batch `start` on: the same for the same numbers."""
+    windows = data.epoch(number, batch_size, seed)
+    while windows and start >= (first := math.ceil(len(windows[0]) / batch_size)):
+        windows, start = windows[1:], start - first
+    for part in _read_ahead(windows):
+        window = place(part, like)
+        yield from window.rows(start * batch_size, len(part)).split(batch_size)
+        start = 0
+
+
+def _read_ahead(windows: Sequence[Window]) -> Iterator[Part]:
+    """The windows' rows; while one is used, the next is read."""
+    if not windows:
+        return
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(windows[0].read)
+        for following in windows[1:]:
+            part, coming = coming.result(), reader.submit(following.read)
+            yield part
+        yield coming.result()

@@ -1,0 +1,78 @@
+"""The log-likelihood of held-out rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..data import Dataset
+from .batches import Batch, place
+
+# Rows per call where no gradients are kept.
+EVALUATION_ROWS = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class LogLikelihood:
+    """The log-likelihood of rows in nats per row: float64, (n,), with a weight each where the data has any."""
+
+    per_row: NDArray[np.float64]
+    weight: NDArray[np.float64] | None = None
+
+    @property
+    def mean(self) -> float:
+        return float(np.average(self.per_row, weights=self.weight))
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean, as an estimate of the expected log-likelihood; nan for a single row."""
+        n = len(self.per_row)
+        if n < 2:
+            return math.nan
+        share = np.full(n, 1 / n) if self.weight is None else self.weight / self.weight.sum()
+        return float(np.sqrt(n / (n - 1) * (share**2 * (self.per_row - self.mean) ** 2).sum()))
+
+    def __len__(self) -> int:
+        return len(self.per_row)
+
+
+def row_log_prob(log_prob: Callable[..., Tensor], batch: Batch) -> Tensor:
+    """log_prob of the rows of a batch, (n,)."""
+    return log_prob(batch.x) if batch.context is None else log_prob(batch.x, batch.context)
+
+
+def log_likelihood(
+    model: nn.Module, data: Dataset, part: str = "test", *, check: Callable[[], None] = lambda: None
+) -> LogLikelihood:
+    """The log_prob of the rows of a part, without gradients and in evaluation mode.
+
+    check: called now and then, to stop a long evaluation by raising.
+    """
+    like = next(model.parameters())
+    found: list[NDArray[np.float64]] = []
+    weights: list[NDArray[np.floating]] = []
+    with torch.no_grad(), _evaluating(model):
+        for piece in data.held_out(part):
+            for batch in place(piece, like).split(EVALUATION_ROWS):
+                found.append(row_log_prob(model.log_prob, batch).double().cpu().numpy())
+                check()
+            if piece.weight is not None:
+                weights.append(piece.weight)
+    return LogLikelihood(np.concatenate(found), np.concatenate(weights).astype(np.float64) if weights else None)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

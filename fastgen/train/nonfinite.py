@@ -1,0 +1,47 @@
+"""A likelihood that is not finite: where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..flows import Composed, Flow
+from .batches import Batch
+from .evaluate import row_log_prob
+
+
+class NonFiniteLoss(RuntimeError):
+    """The log-likelihood or its gradient became nan or inf; the message names the step and the term."""
+
+
+def offending_term(model: nn.Module, log_prob: Callable[..., Tensor], batch: Batch) -> str:
+    """What is not finite when `model` is trained on `batch`: a parameter, a term of log_prob, or a gradient."""
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            return f"the parameter {name} is not finite"
+    model.zero_grad()
+    values = row_log_prob(log_prob, batch)
+    bad = ~values.detach().isfinite()
+    if bad.any():
+        found = f"log_prob is {values[bad][0].item()} in {int(bad.sum())} of {len(values)} rows"
+        rows = Batch(*(None if t is None else t[bad] for t in batch))  # type: ignore[arg-type]
+        term = _flow_term(model, rows) if isinstance(model, Flow) else None
+        return found if term is None else f"{found}: {term} is not finite"
+    values.mean().backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and not parameter.grad.isfinite().all():
+            return f"the gradient of {name} is not finite"
+    return "nothing that shows when the step is repeated"
+
+
+@torch.no_grad()
+def _flow_term(model: Flow, rows: Batch) -> str | None:
+    x, context = rows.x, model.embed(rows.context)
+    for i, transform in enumerate(model.transform if isinstance(model.transform, Composed) else [model.transform]):
+        x, log_det = transform(x, context)
+        for what, value in (("output", x), ("log_det", log_det)):
+            if not value.isfinite().all():
+                return f"the {what} of transform {i} ({type(transform).__name__})"
+    return f"the log_prob of the base ({type(model.base).__name__})"
