@@ -1,6 +1,21 @@
 """Densities and generative models of the field."""
 
+from .autoregressive_density import AutoregressiveDensity
 from .bernoulli_made import BernoulliMADE
+from .categorical_made import CategoricalMADE
+from .conditionals import Bernoulli, Categorical, Conditional, Gaussian, Mixture
 from .gaussian_made import GaussianMADE
+from .mixture_made import MixtureMADE
 
-__all__ = ["BernoulliMADE", "GaussianMADE"]
+__all__ = [
+    "AutoregressiveDensity",
+    "Bernoulli",
+    "BernoulliMADE",
+    "Categorical",
+    "CategoricalMADE",
+    "Conditional",
+    "Gaussian",
+    "GaussianMADE",
+    "Mixture",
+    "MixtureMADE",
+]

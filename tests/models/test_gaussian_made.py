@@ -24,8 +24,8 @@ def test_log_prob_is_that_of_the_conditionals(context_features: int, options: di
     made = model(context_features=context_features, **options)
     x = torch.randn(6, 4, dtype=torch.float64)
     context = torch.randn(6, 2, dtype=torch.float64) if context_features else None
-    mean, log_scale = made.transform.made(x, context).unbind(-1)
-    expected = torch.distributions.Normal(mean, made.transform.scale_map(log_scale).exp()).log_prob(x).sum(-1)
+    mean, log_scale = made.made(x, context).unbind(-1)
+    expected = torch.distributions.Normal(mean, made.conditional.scale_map(log_scale).exp()).log_prob(x).sum(-1)
     torch.testing.assert_close(made.log_prob(x, context), expected, rtol=1e-11, atol=1e-11)
     y, log_prob = made.sample_and_log_prob(5, context)
     torch.testing.assert_close(made.log_prob(y, context), log_prob, rtol=1e-9, atol=1e-9)
@@ -40,8 +40,8 @@ def test_the_density_integrates_to_one() -> None:
 def test_samples_have_mean_and_scale_of_their_conditionals() -> None:
     made = model()
     x = made.sample(20000)
-    mean, log_scale = made.transform.made(x).detach().unbind(-1)
-    noise = (x - mean) / made.transform.scale_map(log_scale).exp()
+    mean, log_scale = made.made(x).detach().unbind(-1)
+    noise = (x - mean) / made.conditional.scale_map(log_scale).exp()
     # The mean of 20000 normals has a standard deviation of 0.007, their deviation one of 0.005.
     assert (noise.mean(0).abs() < 0.036).all() and ((noise.std(0) - 1).abs() < 0.026).all()
 
