@@ -9,11 +9,15 @@ from typing import Annotated, NoReturn
 import typer
 
 from .. import __version__
+from ..data.errors import DataError
+from ..io import FileError
 from ..train import NonFiniteLoss
 from .demo import demo
+from .describe import data
 from .doctor import doctor
-from .errors import UserError
+from .errors import Stopped, UserError
 from .evaluate import evaluate
+from .plot import plot
 from .sample import sample
 from .train import train
 
@@ -21,6 +25,8 @@ app = typer.Typer(name="fastgen", add_completion=False, rich_markup_mode=None)
 app.command("train")(train)
 app.command("sample")(sample)
 app.command("eval")(evaluate)
+app.command("plot")(plot)
+app.add_typer(data, name="data")
 app.command("doctor")(doctor)
 app.command("demo")(demo)
 
@@ -44,13 +50,19 @@ def _root(
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns its exit code: 2 for an error of the user's, 1 for a training run that failed."""
+    """Runs a command line and returns its exit code.
+
+    2 for an error of the user's, 1 for a training run whose loss is not finite, 130 and 143 for one stopped by Ctrl-C and
+    SIGTERM.
+    """
     try:
         code = app(args=arguments, prog_name="fastgen", standalone_mode=False)
-    except UserError as error:
+    except (UserError, DataError, FileError) as error:
         return _fail(2, str(error))
     except NonFiniteLoss as error:
         return _fail(1, str(error))
+    except Stopped as stop:
+        return _fail(128 + stop.signal, str(stop))
     except (KeyboardInterrupt, typer.Abort):
         return _fail(130, "interrupted")
     except Exception as error:

@@ -9,10 +9,14 @@ import torch
 import typer
 from rich.console import Console
 
+from ..data import DATASETS
+from ..train import RunFolder
 from . import options
-from .experiment import Settings, run_experiment
-from .recipes import recipe
-from .results import RunFolder, file_table, likelihood_table
+from .config import build_config
+from .experiment import prepare, run_experiment
+from .recipes import DATA, recipe
+from .results import file_table, likelihood_table
+from .settings import Setting
 from .speed import measure, speed_table
 
 # No epoch starts later, so that a slow machine is done in time too.
@@ -21,7 +25,9 @@ TIMING_SECONDS = 4.0
 
 
 def demo(
-    data: options.Data = "digits",
+    data: Annotated[
+        str, typer.Option(callback=options.one_of(tuple(DATASETS)), help=f"Data set: {', '.join(DATASETS)}.")
+    ] = DATA,
     out: Annotated[Path, typer.Option(help="Folder for the results; what it holds of an earlier run is replaced.")] = Path(
         "runs/demo"
     ),
@@ -31,14 +37,16 @@ def demo(
     threads: options.Threads = None,
 ) -> None:
     """Train a MAF on real data; print its held-out likelihood beside baselines, and the speed-up of the fused path."""
-    settings = Settings("maf", data, recipe(data), seconds, seed, options.device_of(device))
-    files = RunFolder(out)
-    files.claim(overwrite=True)
-    console = Console()
-    outcome = run_experiment(settings, files, console)
-    rows = torch.from_numpy(outcome.data.test[: settings.recipe.batch_size]).to(settings.device)
+    given = {"training.seconds": seconds, "seed": seed, "threads": threads, "device": device}
+    settings = {key: Setting(value, "an option") for key, value in given.items()}
+    experiment = prepare(build_config({**recipe("maf", data), **settings}))
+    run, console = RunFolder(out), Console()
+    with run.locked():
+        run.claim(overwrite=True)
+        likelihoods = run_experiment(experiment, run, console)
     console.print("measuring the fused path against plain PyTorch ...", highlight=False)
-    times = measure(outcome.model, rows, seconds=TIMING_SECONDS)
-    console.print(likelihood_table(outcome.data, outcome.likelihoods))
-    console.print(speed_table(times, len(rows)))
-    console.print(file_table(files))
+    batch = next(experiment.data.held_out("test")).rows[: experiment.config.training.batch_size]
+    times = measure(experiment.model, torch.from_numpy(batch).to(experiment.config.device), seconds=TIMING_SECONDS)
+    console.print(likelihood_table(experiment.data, likelihoods))
+    console.print(speed_table(times, len(batch)))
+    console.print(file_table(run))

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-
-class UserError(Exception):
+class UserError(ValueError):
     """A command that cannot be carried out as given; the message names the option or file."""
 
 
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """Reports a ValueError raised inside, which names what was wrong, as the user's error."""
-    try:
-        yield
-    except ValueError as error:
-        raise UserError(str(error)) from error
+class Stopped(Exception):
+    """A command that a signal ended in order; the message says what is left to do."""
+
+    def __init__(self, signal: int, message: str) -> None:
+        super().__init__(message)
+        self.signal = signal

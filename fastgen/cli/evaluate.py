@@ -1,35 +1,38 @@
-"""`fastgen eval`: the held-out likelihood of a checkpoint."""
+"""`fastgen eval`: the likelihood of rows under a trained model."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from ..data import DATASETS, load
 from . import options
-from .errors import UserError, user_errors
+from .output import write_array
 from .restore import restore
 from .results import held_out, likelihood_table
 
 
 def evaluate(
-    checkpoint: options.Checkpoint,
-    data: Annotated[
-        str | None,
-        typer.Option(callback=options.dataset_name, help=f"{', '.join(DATASETS)}.  [default: what it was trained on]"),
+    run: options.Run,
+    data: options.OtherData = None,
+    part: options.Part = "test",
+    out: Annotated[
+        Path | None,
+        typer.Option(callback=options.suffix(".npy", ".csv"), help="Also write the log-likelihood of every row, in nats."),
     ] = None,
+    assign: options.Assign = None,
     device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
-    """Print the log-likelihood CHECKPOINT gives to held-out rows, beside Gaussians fitted to the same split."""
-    with user_errors():
-        model, own, name = restore(checkpoint, options.device_of(device))
-    # The seed of the training run, so that no row it was trained on is among the test rows.
-    chosen = own if data is None else load(data, seed=own.seed)
-    if chosen.features != own.features:
-        raise UserError(
-            f"--data: expected a set of {own.features} features, as {own.name} has, found {data} of {chosen.features}"
-        )
-    Console().print(likelihood_table(chosen, held_out(name, model, chosen)))
+    """Print the log-likelihood that the model of RUN gives to held-out rows, beside simple densities."""
+    trained = restore(run, options.device_of(device))
+    chosen = trained.data(data, assign or ())
+    likelihoods = held_out(trained.name, trained.model, chosen, part)
+    if out is not None:
+        write_array(out, likelihoods[trained.name].per_row)
+    console = Console()
+    console.print(likelihood_table(chosen, likelihoods, part))
+    if out is not None:
+        console.print(f"every row: {out}", highlight=False, soft_wrap=True)

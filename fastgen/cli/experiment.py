@@ -1,109 +1,96 @@
-"""A training run from data set to files: what `fastgen train` and `fastgen demo` share."""
+"""A training run from config to files: what `fastgen train` and `fastgen demo` share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
 import torch
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from rich.console import Console
+from torch import nn
 
 from .. import __version__, io
-from ..data import Dataset, load
-from ..flows import Flow
-from ..train import CsvLog, Epoch, TrainConfig, progress, train
+from ..data import Dataset
+from ..data.dataset import PARTS
+from ..train import CsvLog, Observer, RunFolder, progress, train
 from ..train.checkpoint import Checkpointer
-from ..train.models import build
-from ..train.plots import Rows, save_figure, summary_figure
-from .recipes import Recipe
-from .results import RunFolder, draw_samples, held_out
-
-# Samples in the picture.
-IMAGES, POINTS = 64, 4000
+from ..train.models import build, fit_for
+from ..train.plots import save_figure
+from . import options
+from .config import RunConfig
+from .draw import noisy_levels, picture
+from .errors import UserError
+from .results import Likelihoods, held_out, nats_per_dim, result_json
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What to train on what, and how."""
+class Experiment:
+    """A run that can begin: the config with its threads and device, the data and a model with its first weights."""
 
-    model: str
-    data: str
-    recipe: Recipe
-    seconds: float | None
-    seed: int
-    device: torch.device
+    config: RunConfig
+    data: Dataset
+    model: nn.Module
 
     @property
-    def training(self) -> TrainConfig:
-        recipe = self.recipe
-        return TrainConfig(
-            epochs=recipe.epochs,
-            batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            clip_norm=recipe.clip_norm,
-            patience=recipe.patience,
-            seconds=self.seconds,
-            seed=self.seed,
-        )
+    def name(self) -> str:
+        return self.config.model.upper()
+
+    def to_json(self) -> dict[str, Any]:
+        """What run.json says: a config, and the version it was run with."""
+        return {"fastgen": __version__, "torch": torch.__version__, **self.config.to_json()}
+
+    def description(self) -> dict[str, Any]:
+        """What a checkpoint says of where it comes from."""
+        model = {"name": self.config.model, "config": self.model.config}
+        return {**self.to_json(), "model": model, "noisy_levels": noisy_levels(self.data)}
+
+    def header(self) -> str:
+        parameters = sum(p.numel() for p in self.model.parameters()) / 1e6
+        rows = ", ".join(f"{len(getattr(self.data, part))} {part}" for part in PARTS)
+        features = f"{self.data.features} features"
+        if self.data.context_features:
+            features += f" and {self.data.context_features} of context"
+        place = f"on {self.config.device}, {self.config.threads} threads"
+        return f"{self.name} ({parameters:.2f} M parameters) on {self.data.name} ({rows} rows of {features}), {place}"
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A trained model and the mean log-likelihood of the held-out rows in nats per dimension, the baselines' too."""
+def prepare(config: RunConfig) -> Experiment:
+    """Reads the data and makes the model; writes nothing. Raises UserError and DataError, naming what is wrong."""
+    device = options.device_of(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    config = replace(config, device=str(device), threads=torch.get_num_threads())
+    data = config.data.load()
+    torch.manual_seed(config.seed)
+    model = _built(config, data).to(device)
+    return Experiment(config, fit_for(model, data), model)
 
-    model: Flow
-    data: Dataset
-    likelihoods: dict[str, float]
+
+def _built(config: RunConfig, data: Dataset) -> nn.Module:
+    try:
+        return build(config.model, data, **config.options)
+    # What options that no signature tells apart raise, and widths that no memory holds.
+    except (ValueError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
+        raise UserError(f"[model] of {config.model}: {error or 'not enough memory'}") from error
 
 
-def run_experiment(settings: Settings, files: RunFolder, console: Console) -> Outcome:
-    """Trains, evaluates, and writes checkpoint, log, picture and result into the folder."""
-    torch.manual_seed(settings.seed)
-    data = load(settings.data, seed=settings.seed)
-    recipe = settings.recipe
-    model = build(settings.model, data, hidden_features=recipe.hidden, transforms=recipe.transforms).to(settings.device)
-    console.print(_header(settings, data, model), highlight=False)
-    description = {
-        "fastgen": __version__,
-        "model": {"name": settings.model, "config": model.config},
-        "data": {"name": data.name, "seed": data.seed},
-        "training": asdict(settings.training),
-    }
-    observers = [
-        CsvLog(files.log),
-        Checkpointer(files.checkpoint, description),
-        progress(console, len(data.train), settings.training),
+def run_experiment(
+    experiment: Experiment, run: RunFolder, console: Console, *, resume: bool = False, observers: Sequence[Observer] = ()
+) -> Likelihoods:
+    """Trains the model, and writes the files of the run into its folder, which is locked; the likelihood of held-out rows."""
+    config, data, model = experiment.config, experiment.data, experiment.model
+    console.print(experiment.header(), highlight=False, soft_wrap=True)
+    run.write_config(experiment.to_json())
+    watching = [
+        CsvLog(run.log),
+        Checkpointer(run.checkpoint, experiment.description()),
+        progress(console, config.training),
+        *observers,
     ]
-    records = train(model, data, settings.training, observers)
-    likelihoods = held_out(settings.model.upper(), model, data)
-    save_figure(files.picture, _picture(settings.model.upper(), model, data, records, likelihoods))
-    bits = {name: data.bits_per_dim(nats) for name, nats in likelihoods.items()}
-    io.write_json(files.result, {**description, "nats_per_dim": likelihoods, "bits_per_dim": bits})
-    return Outcome(model, data, likelihoods)
-
-
-def _header(settings: Settings, data: Dataset, model: Flow) -> str:
-    parameters = sum(p.numel() for p in model.parameters()) / 1e6
-    widths = ",".join(map(str, settings.recipe.hidden))
-    network = f"{settings.recipe.transforms} transforms, hidden {widths}, {parameters:.2f} M parameters"
-    rows = (
-        f"{len(data.train)} training, {len(data.valid)} validation and {len(data.test)} test rows of {data.features} features"
-    )
-    return f"{settings.model.upper()} ({network}) on {data.name} ({rows}), on {settings.device}"
-
-
-def _picture(name: str, model: Flow, data: Dataset, records: Sequence[Epoch], likelihoods: Mapping[str, float]) -> Figure:
-    first = next(model.parameters())
-
-    def log_prob(rows: Rows) -> NDArray[np.floating]:
-        with torch.no_grad():
-            return model.log_prob(torch.from_numpy(rows).to(first)).cpu().numpy()
-
-    samples = draw_samples(model, data, IMAGES if data.image_shape else POINTS, data.seed)
-    baselines = {key: nats for key, nats in likelihoods.items() if key != name}
-    title = f"{name} on {data.name}: {likelihoods[name]:.3f} nats per dimension held out"
-    return summary_figure(data, samples, log_prob, records, baselines, title)
+    records = train(model, data, config.training, watching, run=run, resume=resume)
+    likelihoods = held_out(experiment.name, model, data)
+    nats = nats_per_dim(data, likelihoods)
+    save_figure(run.picture, picture(experiment.name, model, data, records, nats, config.seed))
+    io.write_json(run.result, {**experiment.description(), **result_json(data, likelihoods)})
+    return likelihoods

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,12 +10,7 @@ import torch
 import typer
 
 from ..data import DATASETS
-
-
-def dataset_name(value: str | None) -> str | None:
-    if value is not None and value not in DATASETS:
-        raise typer.BadParameter(f"expected one of {', '.join(DATASETS)}, found {value!r}")
-    return value
+from ..data.dataset import PARTS
 
 
 def above_zero(value: float | None) -> float | None:
@@ -35,14 +30,26 @@ def at_least(least: int) -> Callable[[float | None], float | None]:
     return check
 
 
-def widths(value: str) -> tuple[int, ...]:
-    """Layer widths out of a comma-separated list."""
-    parts = [part.strip() for part in value.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise typer.BadParameter(
-            f"expected layer widths of at least 1, such as 512,512, found {value!r}", param_hint="--hidden"
-        )
-    return tuple(int(part) for part in parts)
+def one_of(known: Sequence[str]) -> Callable[[str], str]:
+    """The check of a word that has to be among the known ones."""
+
+    def check(value: str) -> str:
+        if value not in known:
+            raise typer.BadParameter(f"expected one of {', '.join(known)}, found {value!r}")
+        return value
+
+    return check
+
+
+def suffix(*known: str) -> Callable[[Path | None], Path | None]:
+    """The check of a file's name."""
+
+    def check(value: Path | None) -> Path | None:
+        if value is not None and value.suffix not in known:
+            raise typer.BadParameter(f"expected a file that ends in {' or '.join(known)}, found {str(value)!r}")
+        return value
+
+    return check
 
 
 def device_of(value: str | None) -> torch.device:
@@ -67,8 +74,15 @@ def set_threads(value: int | None) -> int | None:
     return value
 
 
-Checkpoint = Annotated[Path, typer.Argument(help="A checkpoint written by `fastgen train`.", show_default=False)]
-Data = Annotated[str, typer.Option(callback=dataset_name, help=f"Data set: {', '.join(DATASETS)}.")]
+DATA_HELP = f"A file (npy, npz, csv, IDX, parquet) or one of {', '.join(DATASETS)}."
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or a checkpoint of one.", show_default=False)]
+OtherData = Annotated[str | None, typer.Option("--data", help=f"{DATA_HELP}  [default: what it was trained on]")]
+Assign = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A key of the config, such as learning_rate=1e-4; as often as needed."),
+]
+Part = Annotated[str, typer.Option(callback=one_of(PARTS), help=f"{', '.join(PARTS)}.")]
 Device = Annotated[str | None, typer.Option(help="Device, such as cpu or cuda.  [default: cuda if there is one, else cpu]")]
 Threads = Annotated[int | None, typer.Option(callback=set_threads, help="CPU threads.  [default: all cores]")]
 Seed = Annotated[int, typer.Option(callback=at_least(0), help="Seed of everything random.")]

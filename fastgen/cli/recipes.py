@@ -1,31 +1,38 @@
-"""Settings that suit each data set, for options not given."""
+"""What `fastgen train` is told to train: a config file, a config that comes with the package, or a model by its name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from pathlib import Path
+
+from ..train.models import MODELS
+from .errors import UserError
+from .keys import known, nearest
+from .settings import Setting, Settings, read_toml
+
+CONFIGS = {path.stem: path for path in sorted((Path(__file__).parent / "configs").glob("*.toml"))}
+DATA = "digits"
+# The config that suits a data set. The sets of two-dimensional points share one.
+SUITS = {"digits": "digits", "patches": "patches", **dict.fromkeys(("moons", "rings", "spirals", "pinwheel"), "points")}
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """The shape of the model and how to train it, as `fastgen train` takes them."""
-
-    hidden: tuple[int, ...] = (128, 128)
-    transforms: int = 5
-    epochs: int = 50
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    clip_norm: float = 5.0
-    patience: int = 15
+def named(what: str, data: str | None) -> Settings:
+    """The settings of a config or a model, on `data` where it is given. Raises UserError or FileError, naming what is wrong."""
+    if what in MODELS:
+        return recipe(what, data or DATA)
+    path = CONFIGS.get(what, Path(what))
+    if what not in CONFIGS and path.suffix != ".toml" and not os.path.isfile(what):
+        raise UserError(f"{what}: unknown config or model{nearest(what, [*CONFIGS, *MODELS])}")
+    settings = read_toml(path)
+    return settings if data is None else {**settings, "data.source": Setting(data, "--data")}
 
 
-RECIPES = {
-    # Few rows: a small rate and strong decay keep the wide network from learning them by heart.
-    "digits": Recipe(hidden=(512, 512), epochs=400, learning_rate=3e-4, weight_decay=1.0, patience=40),
-    "patches": Recipe(hidden=(512, 512), epochs=20, learning_rate=5e-4, patience=5),
-}
+def recipe(model: str, data: str) -> Settings:
+    """The settings that suit a model and a data set: the config of that data set, less the options of another model.
 
-
-def recipe(data: str) -> Recipe:
-    """The recipe of a data set; the two-dimensional ones share one."""
-    return RECIPES.get(data, Recipe())
+    For a file of the user's they are the defaults of the model and of training.
+    """
+    suited = read_toml(CONFIGS[SUITS[data]]) if data in SUITS else {}
+    keys = known(model)
+    kept = {key: setting for key, setting in suited.items() if key in keys}
+    return {**kept, "model.name": Setting(model, "MODEL"), "data.source": Setting(data, "--data")}

@@ -1,72 +1,67 @@
-"""What a trained model is worth, and the files it leaves."""
+"""What a trained model is worth, beside simple densities."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-import torch
+import numpy as np
 from rich.table import Table
+from torch import nn
 
 from ..data import Dataset
-from ..flows import Flow
-from ..train import fit_gaussians, mean_log_prob
-from ..train.models import samples_in_range
-from ..train.plots import Rows
-from .errors import UserError
+from ..train import LogLikelihood, RunFolder, baselines, log_likelihood
+from ..train.baselines import Baseline
+
+Likelihoods = Mapping[str, LogLikelihood]
 
 
-class RunFolder:
-    """The files of a training run."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.checkpoint = folder / "checkpoint.safetensors"
-        self.log = folder / "log.csv"
-        self.picture = folder / "summary.png"
-        self.result = folder / "result.json"
-
-    def claim(self, overwrite: bool) -> None:
-        """Makes the folder ready for a run. Raises UserError where it cannot, or holds one already and not `overwrite`."""
-        files = (self.checkpoint, self.log, self.picture, self.result)
-        try:
-            taken = next((file for file in files if file.exists()), None)
-            if taken and not overwrite:
-                raise UserError(f"--out: expected a folder without results (or --overwrite), found {taken}")
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for file in files:
-                file.unlink(missing_ok=True)
-        except OSError as error:
-            raise UserError(f"--out: expected a folder to write to, found {self.folder}: {error.strerror}") from error
+def held_out(name: str, model: nn.Module, data: Dataset, part: str = "test") -> dict[str, LogLikelihood]:
+    """The log-likelihood of the rows of a part: that of `model`, then of what is fitted to the training rows."""
+    simple = {baseline: _of_baseline(density, data, part) for baseline, density in baselines(data).items()}
+    return {name: log_likelihood(model, data, part), **simple}
 
 
-def held_out(name: str, model: Flow, data: Dataset) -> dict[str, float]:
-    """Mean log-likelihood of the test rows in nats per dimension: that of `model`, then of Gaussians fitted to train."""
-    first = next(model.parameters())
-    nats = {name: mean_log_prob(model, torch.from_numpy(data.test).to(first))}
-    for baseline, gaussian in fit_gaussians(data).items():
-        nats[baseline] = float(gaussian.log_prob(data.test).mean())
-    return {key: value / data.features for key, value in nats.items()}
+def _of_baseline(density: Baseline, data: Dataset, part: str) -> LogLikelihood:
+    pieces = list(data.held_out(part))
+    weights = [piece.weight for piece in pieces if piece.weight is not None]
+    nats = np.concatenate([density.log_prob(piece.rows) for piece in pieces])
+    return LogLikelihood(nats, np.concatenate(weights).astype(np.float64) if weights else None)
 
 
-def draw_samples(model: Flow, data: Dataset, n: int, seed: int) -> Rows:
-    """n samples (n, features) in the units of the data set, the same for a seed."""
-    device = next(model.parameters()).device
-    samples = model.sample(n, generator=torch.Generator(device).manual_seed(seed))
-    return samples_in_range(data, samples).float().cpu().numpy()
+def nats_per_dim(data: Dataset, likelihoods: Likelihoods) -> dict[str, float]:
+    return {name: found.mean / data.features for name, found in likelihoods.items()}
 
 
-def likelihood_table(data: Dataset, likelihoods: Mapping[str, float]) -> Table:
-    """The likelihoods as a table, with bits per dimension for images."""
+def likelihood_table(data: Dataset, likelihoods: Likelihoods, part: str = "test") -> Table:
+    """The likelihoods as a table, with the standard error of the mean, and bits per dimension for images."""
     images = data.grey_level is not None
-    table = Table(title=f"held-out log-likelihood, {len(data.test)} test rows of {data.name}", title_justify="left")
+    rows = len(getattr(data, part))
+    table = Table(title=f"log-likelihood, {rows} {part} rows of {data.name}", title_justify="left")
     table.add_column("model")
-    for column in ("nats/dim", "nats/row", *(["bits/dim"] if images else [])):
+    for column in ("nats/dim", "nats/row", "std. error", *(["bits/dim"] if images else [])):
         table.add_column(column, justify="right")
-    for name, nats in likelihoods.items():
+    for name, found in likelihoods.items():
+        nats = found.mean / data.features
         bits = [f"{data.bits_per_dim(nats):.4f}"] if images else []
-        table.add_row(name, f"{nats:.4f}", f"{nats * data.features:.2f}", *bits)
+        table.add_row(name, f"{nats:.4f}", f"{found.mean:.3f}", f"{found.standard_error:.3f}", *bits)
     return table
+
+
+def result_json(data: Dataset, likelihoods: Likelihoods) -> dict[str, object]:
+    """What result.json says of the test rows."""
+    nats = nats_per_dim(data, likelihoods)
+    return {
+        "nats_per_dim": nats,
+        "bits_per_dim": {name: data.bits_per_dim(value) for name, value in nats.items()},
+        "nats_per_row": {name: found.mean for name, found in likelihoods.items()},
+        "standard_error": {name: _finite(found.standard_error) for name, found in likelihoods.items()},
+        "rows": len(data.test),
+    }
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows no nan, which is the standard error of a single row."""
+    return value if np.isfinite(value) else None
 
 
 def file_table(files: RunFolder) -> Table:
@@ -74,6 +69,6 @@ def file_table(files: RunFolder) -> Table:
     table = Table(title="files", title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name in ("checkpoint", "picture", "log", "result"):
+    for name in ("checkpoint", "picture", "log", "result", "config"):
         table.add_row(name, str(getattr(files, name)))
     return table

@@ -1,46 +1,67 @@
-"""`fastgen sample`: draws from a checkpoint."""
+"""`fastgen sample`: draws from a trained model."""
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
-from ..io import write_atomically
 from ..train.plots import rows_figure, save_figure
 from . import options
-from .errors import user_errors
+from .conditions import read_context
+from .draw import draw_samples
+from .errors import UserError
+from .output import write_array
 from .restore import restore
-from .results import draw_samples
 
-
-def _known_suffix(value: Path) -> Path:
-    if value.suffix not in (".npy", ".png"):
-        raise typer.BadParameter(f"expected a file that ends in .npy or .png, found {str(value)!r}")
-    return value
+SAMPLES = 64
 
 
 def sample(
-    checkpoint: options.Checkpoint,
-    n: Annotated[int, typer.Option("-n", callback=options.at_least(1), help="Number of samples.")] = 64,
+    run: options.Run,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            "--n",
+            callback=options.at_least(1),
+            help=f"Number of samples.  [default: {SAMPLES}, or the rows of --context]",
+        ),
+    ] = None,
     out: Annotated[
-        Path, typer.Option(callback=_known_suffix, help="Numbers as .npy, float32 (n, features); or a picture as .png.")
+        Path,
+        typer.Option(
+            callback=options.suffix(".npy", ".csv", ".png"),
+            help="Numbers as .npy or .csv, (n, features); or a picture as .png.",
+        ),
     ] = Path("samples.npy"),
+    context: Annotated[
+        str | None,
+        typer.Option(help="What to condition on: numbers such as 1.0,0.5, or a .npy or .csv file with rows of them."),
+    ] = None,
     seed: options.Seed = 0,
     device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
-    """Draw samples from CHECKPOINT, in the units of its data set."""
-    with user_errors():
-        model, data, name = restore(checkpoint, options.device_of(device))
-        samples = draw_samples(model, data, n, seed)
-        if out.suffix == ".png":
-            save_figure(out, rows_figure(data, samples, f"{n} samples of {name} on {data.name}"))
-        else:
-            content = io.BytesIO()
-            np.save(content, samples, allow_pickle=False)
-            write_atomically(out, content.getvalue())
+    """Draw samples from the model of RUN, in the units of its data."""
+    trained = restore(run, options.device_of(device))
+    conditions = read_context(context, trained.context_features)
+    n = _number(n, conditions)
+    samples = draw_samples(trained.model, trained.noisy_levels, n, seed, conditions)
+    if out.suffix == ".png":
+        data = trained.data()
+        save_figure(out, rows_figure(data, samples, f"{n} samples of {trained.name} on {data.name}"))
+    else:
+        write_array(out, samples)
     typer.echo(f"{n} samples: {out}")
+
+
+def _number(n: int | None, context: NDArray[np.floating] | None) -> int:
+    if context is None or context.ndim == 1:
+        return n or SAMPLES
+    if n not in (None, len(context)):
+        raise UserError(f"-n: expected {len(context)}, the rows of --context, found {n}")
+    return len(context)

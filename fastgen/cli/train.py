@@ -2,81 +2,113 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from ..train import Interrupted, Observer, RunFolder, TensorBoard
 from ..train.models import MODELS
 from . import options
-from .experiment import Settings, run_experiment
-from .recipes import recipe
-from .results import RunFolder, file_table, likelihood_table
+from .config import RunConfig, build_config, model_name
+from .errors import Stopped, UserError
+from .experiment import prepare, run_experiment
+from .keys import known
+from .recipes import CONFIGS, named
+from .results import file_table, likelihood_table
+from .resume import begun, continued
+from .settings import Setting, Settings, parse
 
-
-def _model(value: str) -> str:
-    if value not in MODELS:
-        raise typer.BadParameter(f"expected one of {', '.join(MODELS)}, found {value!r}")
-    return value
-
-
-_OWN = "  [default: what suits the data set]"
+_WHAT = f"A TOML file; a config that comes with fastgen: {', '.join(CONFIGS)}; or a model: {', '.join(MODELS)}."
 
 
 def train(
-    model: Annotated[str, typer.Argument(callback=_model, help=f"Model: {', '.join(MODELS)}.", show_default=False)],
-    data: options.Data = "digits",
-    hidden: Annotated[str | None, typer.Option(help=f"Widths of the hidden layers, such as 512,512.{_OWN}")] = None,
-    transforms: Annotated[
-        int | None, typer.Option(callback=options.at_least(1), help=f"Autoregressive transforms.{_OWN}")
+    what: Annotated[str | None, typer.Argument(metavar="CONFIG-OR-MODEL", help=_WHAT, show_default=False)] = None,
+    data: Annotated[str | None, typer.Option(help=f"{options.DATA_HELP}  [default: the config's]")] = None,
+    assign: options.Assign = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: the config's, or 0]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the run.  [default: runs/MODEL-DATA]")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, or in the folder given first.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in that folder.")] = False,
+    on_nonfinite: Annotated[
+        str | None, typer.Option(help="When a loss is nan or inf: stop, or skip the step.  [default: stop]", show_default=False)
     ] = None,
-    epochs: Annotated[int | None, typer.Option(callback=options.at_least(1), help=f"Epochs at most.{_OWN}")] = None,
-    batch_size: Annotated[int | None, typer.Option(callback=options.at_least(1), help=f"Rows per step.{_OWN}")] = None,
-    lr: Annotated[float | None, typer.Option(callback=options.above_zero, help=f"Learning rate of Adam.{_OWN}")] = None,
-    weight_decay: Annotated[
-        float | None, typer.Option(callback=options.at_least(0), help=f"Decoupled weight decay.{_OWN}")
-    ] = None,
-    clip: Annotated[
-        float | None, typer.Option(callback=options.above_zero, help=f"Largest norm of the gradient.{_OWN}")
-    ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            callback=options.at_least(1), help=f"Epochs without a better validation likelihood before stopping.{_OWN}"
-        ),
-    ] = None,
-    seconds: Annotated[float | None, typer.Option(callback=options.above_zero, help="No epoch starts later.")] = None,
-    seed: options.Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder for the results.  [default: runs/MODEL-DATA]")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results in that folder.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves for TensorBoard, too.")] = False,
     device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
-    """Train MODEL on a data set: checkpoint of the best weights, CSV log and picture go to a folder."""
-    widths = None if hidden is None else options.widths(hidden)
-    chosen: dict[str, Any] = {
-        "hidden": widths,
-        "transforms": transforms,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": lr,
-        "weight_decay": weight_decay,
-        "clip_norm": clip,
-        "patience": patience,
+    """Train a model on data: the best weights, states to resume from, a log and a picture go to a folder."""
+    given = {
+        "data.source": ("--data", data),
+        "seed": ("--seed", seed),
+        "training.on_nonfinite": ("--on-nonfinite", on_nonfinite),
+        "device": ("--device", device),
+        "threads": ("--threads", threads),
     }
-    settings = Settings(
-        model=model,
-        data=data,
-        recipe=replace(recipe(data), **{name: value for name, value in chosen.items() if value is not None}),
-        seconds=seconds,
-        seed=seed,
-        device=options.device_of(device),
-    )
-    files = RunFolder(out or Path("runs") / f"{model}-{data}")
-    files.claim(overwrite)
+    shorthands = {key: Setting(value, origin) for key, (origin, value) in given.items() if value is not None}
+    run, config = (_resumed if resume else _new)(what, data, out, assign or [], shorthands)
+    if run.config.exists() and not (resume or overwrite):
+        raise UserError(f"--out: expected a folder without a run (or --overwrite, or --resume), found {run.config}")
+    experiment = prepare(config)
+    observers: list[Observer] = [_tensorboard(run)] if tensorboard else []
     console = Console()
-    outcome = run_experiment(settings, files, console)
-    console.print(likelihood_table(outcome.data, outcome.likelihoods))
-    console.print(file_table(files))
+    with run.locked(), _stopped(run):
+        if not resume:
+            run.claim(overwrite)
+        # A run that was ended before its first state begins anew, and goes the same way.
+        likelihoods = run_experiment(experiment, run, console, resume=bool(resume and run.states()), observers=observers)
+    console.print(likelihood_table(experiment.data, likelihoods))
+    console.print(file_table(run))
+
+
+def _new(
+    what: str | None, data: str | None, out: Path | None, assign: list[str], shorthands: Settings
+) -> tuple[RunFolder, RunConfig]:
+    if what is None:
+        raise UserError("CONFIG-OR-MODEL: expected a config or a model, found none")
+    config = _config(named(what, data), assign, shorthands)
+    return RunFolder(out or Path("runs") / f"{config.model}-{Path(config.data.source).stem}"), config
+
+
+def _resumed(
+    what: str | None, data: str | None, out: Path | None, assign: list[str], shorthands: Settings
+) -> tuple[RunFolder, RunConfig]:
+    if what is not None and os.path.isdir(what) and out is None:
+        what, out = None, Path(what)
+    if out is None:
+        raise UserError("--resume: expected the folder of a run, as --out DIR or first, found none")
+    run = RunFolder(out)
+    base = begun(run)
+    wanted = base if what is None else named(what, data)
+    return run, continued(run, _config(wanted, assign, shorthands))
+
+
+def _config(base: Settings, assign: list[str], shorthands: Settings) -> RunConfig:
+    """The config of a base, but for what is assigned; a model that is assigned decides which keys there are."""
+    explicit = parse((a for a in assign if a.partition("=")[0].strip() == "model.name"), ["model.name"])
+    model = model_name({**base, **explicit})
+    return build_config({**base, **parse(assign, known(model)), **shorthands})
+
+
+def _tensorboard(run: RunFolder) -> Observer:
+    try:
+        return TensorBoard(run.folder / "tensorboard")
+    except ModuleNotFoundError as error:
+        raise UserError(f"--{error}") from error
+
+
+@contextmanager
+def _stopped(run: RunFolder) -> Iterator[None]:
+    """Says of a run that a signal stopped how it goes on."""
+    try:
+        yield
+    except Interrupted as stop:
+        hint = f"go on with: fastgen train --resume --out {shlex.quote(str(run.folder))}"
+        raise Stopped(stop.signal, f"{stop}; its state is saved, {hint}") from stop

@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 import fastgen
 from fastgen import backends, io
 from fastgen.cli import app as cli
-from fastgen.cli import options
 
-TINY = ["--hidden", "8", "--transforms", "2", "--epochs", "2", "--threads", "1", "--device", "cpu"]
+SMALL = ["--set", "hidden_features=8", "--set", "transforms=2", "--set", "epochs=2"]
+TINY = [*SMALL, "--threads", "1", "--device", "cpu"]
+FILES = ["checkpoint.safetensors", "log.csv", "result.json", "run.json", "summary.png"]
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +37,10 @@ def _fails(capsys, code: int, *arguments: object) -> str:
 
 
 def test_train_writes_what_it_says(trained):
-    assert sorted(p.name for p in trained.iterdir()) == ["checkpoint.safetensors", "log.csv", "result.json", "summary.png"]
+    names = sorted(p.name for p in trained.iterdir() if not p.name.startswith("."))
+    assert [name for name in names if not name.startswith("state-")] == FILES and names != FILES
     _, description = io.load(trained / "checkpoint.safetensors")
-    assert description["data"] == {"name": "moons", "seed": 0} and description["training"]["epochs"] == 2
+    assert description["data"]["source"] == "moons" and description["training"]["epochs"] == 2
     with open(trained / "log.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 2
     result = json.loads((trained / "result.json").read_text())
@@ -54,8 +56,19 @@ def test_eval_prints_what_train_found(trained, capsys):
 
 
 def test_eval_on_another_set(trained, capsys):
-    assert cli.run(["eval", str(trained / "checkpoint.safetensors"), "--data", "rings"]) == 0
+    assert cli.run(["eval", str(trained), "--data", "rings"]) == 0
     assert "test rows of rings" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["rows.npy", "rows.csv"])
+def test_eval_writes_every_row(trained, tmp_path, capsys, name):
+    out = tmp_path / name
+    assert cli.run(["eval", str(trained), "--part", "valid", "--out", str(out)]) == 0
+    rows = np.load(out) if out.suffix == ".npy" else np.loadtxt(out)
+    assert rows.shape == (2000,) and rows.dtype == np.float64
+    found = re.search(r"MAF +│ +(\S+) │ +(\S+) │ +(\S+)", capsys.readouterr().out)
+    error = rows.std(ddof=1) / len(rows) ** 0.5
+    assert found and found.groups() == (f"{rows.mean() / 2:.4f}", f"{rows.mean():.3f}", f"{error:.3f}")
 
 
 def test_samples_are_the_same_for_a_seed(trained, tmp_path):
@@ -77,7 +90,7 @@ def test_samples_as_a_picture(trained, tmp_path):
 def test_a_run_is_not_replaced_unasked(trained, capsys):
     before = (trained / "checkpoint.safetensors").read_bytes()
     err = _fails(capsys, 2, "train", "maf", "--data", "moons", "--out", trained, *TINY)
-    assert "--out: expected a folder without results (or --overwrite)" in err and str(trained) in err
+    assert "--out: expected a folder without a run (or --overwrite, or --resume)" in err and str(trained) in err
     assert (trained / "checkpoint.safetensors").read_bytes() == before
 
 
@@ -90,36 +103,40 @@ def test_the_same_seed_trains_the_same_model(trained, tmp_path):
 
 
 BAD_OPTIONS = [
-    (["train"], "Missing argument"),
-    (["train", "vae"], "expected one of maf, found 'vae'"),
-    (
-        ["train", "maf", "--data", "mnist"],
-        "'--data': expected one of digits, patches, moons, rings, spirals, pinwheel, found 'mnist'",
-    ),
-    (["train", "maf", "--epochs", "0"], "'--epochs': expected at least 1, found 0"),
-    (["train", "maf", "--epochs", "many"], "'--epochs'"),
-    (["train", "maf", "--batch-size", "-1"], "'--batch-size': expected at least 1, found -1"),
-    (["train", "maf", "--hidden", "512,"], "--hidden: expected layer widths of at least 1, such as 512,512, found '512,'"),
-    (["train", "maf", "--hidden", "0"], "--hidden: expected layer widths of at least 1, such as 512,512, found '0'"),
-    (["train", "maf", "--transforms", "0"], "'--transforms': expected at least 1, found 0"),
-    (["train", "maf", "--lr", "0"], "'--lr': expected a number above 0, found 0.0"),
-    (["train", "maf", "--lr", "nan"], "'--lr': expected a number above 0, found nan"),
-    (["train", "maf", "--weight-decay", "-1"], "'--weight-decay': expected at least 0, found -1.0"),
-    (["train", "maf", "--clip", "0"], "'--clip': expected a number above 0, found 0.0"),
-    (["train", "maf", "--patience", "0"], "'--patience': expected at least 1, found 0"),
-    (["train", "maf", "--seconds", "0"], "'--seconds': expected a number above 0, found 0.0"),
-    (["train", "maf", "--seed", "-1"], "'--seed': expected at least 0, found -1"),
+    (["train"], "CONFIG-OR-MODEL: expected a config or a model, found none"),
+    (["train", "vae"], "vae: unknown config or model; expected one of digits"),
+    (["train", "digit"], "digit: unknown config or model; did you mean digits?"),
+    (["train", "gone.toml"], "gone.toml: expected a file to read, found: No such file"),
+    (["train", "mushrooms"], "--data: expected a file or one of digits, patches, moons, rings, spirals, pinwheel, found none"),
+    (["train", "maf", "--data", "mnist"], "mnist: expected"),
+    (["train", "maf", "--set", "epochs=0"], "--set epochs=0: [training] epochs: expected at least 1, found 0"),
+    (["train", "maf", "--set", "epochs=many"], "--set epochs=many: [training] epochs: expected a whole number, found 'many'"),
+    (["train", "maf", "--set", "epoch=2"], "--set epoch: expected a known key; did you mean epochs?"),
+    (["train", "maf", "--set", "hidden_features=[8,"], "[model] hidden_features: expected a list, each of it a whole number"),
+    (["train", "maf", "--set", "transforms=0"], "[model] of maf: transforms: expected at least 1, found 0"),
+    (["train", "maf", "--set", "learning_rate=nan"], "[training] learning_rate: expected a finite number, found nan"),
+    (["train", "maf", "--set", "model.name=vae"], "--set model.name=vae: [model] name: expected one of maf"),
+    (["train", "maf", "--on-nonfinite", "ignore"], "--on-nonfinite: [training] on_nonfinite: expected one of stop, skip"),
+    (["train", "maf", "--seed", "-1"], "--seed: seed: expected 0 to 9223372036854775807, found -1"),
     (["train", "maf", "--threads", "0"], "'--threads': expected at least 1, found 0"),
     (
         ["train", "maf", "--device", "abacus"],
         "--device: expected a device of this machine, such as cpu or cuda, found 'abacus'",
     ),
     (["train", "maf", "--wings", "2"], "--wings"),
-    (["sample", "gone.safetensors", "-n", "0"], "'-n': expected at least 1, found 0"),
-    (["sample", "gone.safetensors", "--out", "x.txt"], "'--out': expected a file that ends in .npy or .png, found 'x.txt'"),
+    (["train", "--resume"], "--resume: expected the folder of a run, as --out DIR or first, found none"),
+    (["train", "--resume", "--out", "gone"], "gone/run.json: expected a file to read, found: No such file"),
+    (["plot", "gone"], "gone/log.csv: cannot be read"),
+    (["eval", "gone.safetensors", "--part", "all"], "'--part': expected one of train, valid, test, found 'all'"),
+    (["eval", "gone.safetensors", "--out", "x.txt"], "'--out': expected a file that ends in .npy or .csv, found 'x.txt'"),
+    (["sample", "gone.safetensors", "-n", "0"], "'-n' / '--n': expected at least 1, found 0"),
+    (
+        ["sample", "gone.safetensors", "--out", "x.txt"],
+        "'--out': expected a file that ends in .npy or .csv or .png, found",
+    ),
     (["sample", "gone.safetensors"], "gone.safetensors: expected a checkpoint, found no such file"),
     (["eval", "gone.safetensors"], "gone.safetensors: expected a checkpoint, found no such file"),
-    (["eval", "."], "expected a checkpoint, found a folder"),
+    (["eval", "."], "checkpoint.safetensors: expected a checkpoint, found no such file"),
     (["demo", "--data", "mnist"], "'--data': expected one of"),
     (["fly"], "'fly'"),
 ]
@@ -142,22 +159,37 @@ def test_a_checkpoint_cut_short_is_named(trained, tmp_path, monkeypatch, capsys,
     assert list(tmp_path.iterdir()) == [bad]
 
 
-@pytest.mark.parametrize("source", [None, {"name": "mnist", "seed": 0}, {"name": "moons"}, "moons"])
-def test_a_checkpoint_of_an_unknown_data_set_is_named(trained, tmp_path, capsys, source):
+UNKNOWN_SOURCES = [
+    (None, "x: expected a table [data], found data = None"),
+    ({}, "--data: expected a file or one of"),
+    ({"source": "/gone/rows.npy"}, "/gone/rows.npy: expected the data that "),
+    ({"source": 3}, "x: [data] source: expected a string, found 3"),
+    ({"source": "moons", "wings": 2}, "x: [data] wings: unknown key"),
+]
+
+
+@pytest.mark.parametrize(("source", "message"), UNKNOWN_SOURCES, ids=str)
+def test_a_checkpoint_of_an_unknown_data_set_is_named(trained, tmp_path, capsys, source, message):
     tensors, description = io.load(trained / "checkpoint.safetensors")
     io.save(tmp_path / "x", tensors, {**description, "data": source})
-    assert "x: expected the name and seed of a data set" in _fails(capsys, 2, "eval", tmp_path / "x")
+    assert message in _fails(capsys, 2, "eval", tmp_path / "x")
+
+
+def test_samples_need_no_data(trained, tmp_path):
+    tensors, description = io.load(trained / "checkpoint.safetensors")
+    io.save(tmp_path / "x", tensors, {**description, "data": {"source": "/gone/rows.npy"}})
+    assert cli.run(["sample", str(tmp_path / "x"), "-n", "2", "--out", str(tmp_path / "x.npy")]) == 0
 
 
 def test_eval_on_a_set_of_other_features(trained, capsys):
     err = _fails(capsys, 2, "eval", trained / "checkpoint.safetensors", "--data", "digits")
-    assert "--data: expected a set of 2 features, as moons has, found digits of 64" in err
+    assert "digits: expected 2 features, as" in err and "found 64" in err
 
 
 def test_an_out_that_is_no_folder(tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        assert f"--out: expected a folder to write to, found {out}" in _fails(capsys, 2, "train", "maf", "--out", out, *TINY)
+        assert f"{out}: expected a folder to write to" in _fails(capsys, 2, "train", "maf", "--out", out, *TINY)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -168,9 +200,14 @@ def test_samples_that_cannot_be_written(trained, tmp_path, capsys):
 
 
 def test_a_run_that_diverges_says_so(tmp_path, capsys):
-    err = _fails(capsys, 1, "train", "maf", "--data", "moons", "--out", tmp_path / "x", *TINY, "--lr", "1e38")
-    assert "epoch 1: the train log-likelihood is" in err and "lower learning_rate" in err
+    err = _fails(capsys, 1, "train", "maf", "--data", "moons", "--out", tmp_path / "x", *TINY, "--set", "learning_rate=1e38")
+    assert re.search(r"step \d+ \(epoch 1\): .* finite.*; lower learning_rate", err)
     assert not (tmp_path / "x" / "checkpoint.safetensors").exists()
+
+
+def test_plot_draws_the_run_again(trained, tmp_path, capsys):
+    assert cli.run(["plot", str(trained), "--out", str(tmp_path / "x.png")]) == 0
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_version_and_help():
@@ -179,7 +216,7 @@ def test_version_and_help():
     for arguments in ([], ["--help"]):
         shown = runner.invoke(cli.app, arguments)
         assert shown.exit_code == 0
-        assert all(command in shown.output for command in ("train", "sample", "eval", "doctor", "demo"))
+        assert all(command in shown.output for command in ("train", "sample", "eval", "plot", "data", "doctor", "demo"))
 
 
 def test_doctor_names_every_operation(monkeypatch):
@@ -210,10 +247,6 @@ def test_doctor_works_where_parts_are_missing(monkeypatch):
     )
     with backends.use("cpu"):
         assert "raises" in CliRunner().invoke(cli.app, ["doctor"]).output
-
-
-def test_widths():
-    assert options.widths("512") == (512,) and options.widths("64, 32") == (64, 32)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,74 @@
+"""The keys of a config: its tables, and the type of each key."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from ..data.options import FileOptions
+from ..nn import MADE
+from ..train import TrainConfig
+from ..train.models import MODELS
+
+TABLES = ("model", "data", "training")
+TOP: dict[str, Any] = {"seed": int, "threads": int | None, "device": str | None}
+# What `build` gives a model out of its data, and what a run decides for all of it.
+_GIVEN = {"features", "context_features", "preprocess", "categories", "inputs", "outputs", "device", "dtype"}
+
+# Options of MADE that flows keep to themselves: each of their networks has one mask.
+_KEPT = {"maf": {"masks"}, "maf-mog": {"masks"}}
+
+
+def known(model: str) -> dict[str, Any]:
+    """Every key of a config for that model, as `table.key` or the bare key of the top, with its annotation."""
+    return {
+        **TOP,
+        **_dotted("model", {"name": str, **_model(model)}),
+        **data_keys(),
+        **_dotted("training", _fields(TrainConfig)),
+    }
+
+
+def data_keys() -> dict[str, Any]:
+    """The keys of the table [data], likewise."""
+    return _dotted("data", {"source": str, "seed": int, **_fields(FileOptions)})
+
+
+def _dotted(table: str, keys: dict[str, Any]) -> dict[str, Any]:
+    return {f"{table}.{key}": hint for key, hint in keys.items()}
+
+
+def shown(key: str) -> str:
+    """A key as a config file has it: `[table] key`."""
+    table, _, name = key.rpartition(".")
+    return f"[{table}] {name}" if table else name
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """`, did you mean ...?` with what is most like `word`; else all there is."""
+    words = list(words)
+    found = difflib.get_close_matches(word, words, n=1)
+    return f"; did you mean {found[0]}?" if found else f"; expected one of {', '.join(words)}"
+
+
+def _model(name: str) -> dict[str, Any]:
+    """The options of a model: its own, and those of MADE where it passes on what it does not know."""
+    kind = MODELS[name]
+    own = _parameters(kind)
+    takes_more = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(kind).parameters.values())
+    made = {key: hint for key, hint in _parameters(MADE).items() if takes_more and key not in _KEPT.get(name, ())}
+    return {**made, **own}
+
+
+def _parameters(kind: type) -> dict[str, Any]:
+    hints = get_type_hints(kind.__init__)
+    named = (p for p in inspect.signature(kind).parameters.values() if p.kind is not p.VAR_KEYWORD)
+    return {p.name: hints[p.name] for p in named if p.name not in _GIVEN}
+
+
+def _fields(kind: type) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind)}

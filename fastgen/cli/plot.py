@@ -1,0 +1,35 @@
+"""`fastgen plot`: the picture of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..train import RunFolder, read_log
+from ..train.plots import save_figure
+from . import options
+from .draw import picture
+from .restore import restore
+from .results import held_out, nats_per_dim
+
+
+def plot(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, finished or not.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(callback=options.suffix(".png"), help="A PNG file.  [default: summary.png in that folder]")
+    ] = None,
+    seed: options.Seed = 0,
+    device: options.Device = None,
+    threads: options.Threads = None,
+) -> None:
+    """Draw what a run has come to: held-out data beside samples, and the learning curves."""
+    files = RunFolder(run)
+    records = read_log(files.log)
+    trained = restore(files.checkpoint, options.device_of(device))
+    data = trained.data()
+    nats = nats_per_dim(data, held_out(trained.name, trained.model, data))
+    out = out or files.picture
+    save_figure(out, picture(trained.name, trained.model, data, records, nats, seed))
+    typer.echo(f"picture: {out}")
