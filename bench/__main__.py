@@ -20,7 +20,10 @@ from .case import Setting
 from .environment import environment
 from .measure import Row, measure
 
-NAMES = ("masked_linear", "masked_mlp", "affine_autoregressive", "gaussian_log_prob", "models")
+NAMES = ("masked_linear", "masked_mlp", "affine_autoregressive", "gaussian_log_prob", "models", "training")
+
+# What is more than one operation.
+WHOLE = ("models", "training")
 
 # What keeps torch, MKL and oneDNN from AVX-512, read once when a process starts.
 WITHOUT_AVX512 = {
@@ -78,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _rows(name: str, setting: Setting) -> Iterator[Row]:
-    module = importlib.import_module(f"fastgen.bench.{name}" if name == "models" else f"fastgen.bench.ops.{name}")
+    module = importlib.import_module(f"fastgen.bench.{name}" if name in WHOLE else f"fastgen.bench.ops.{name}")
     for case in module.cases(setting):
         yield from measure(case, quick=setting.quick)
 

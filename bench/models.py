@@ -74,12 +74,9 @@ def _maf(
         "compiled W * M": compiled_log_prob,
     }
     evaluations |= {name: log_prob for name, (_, log_prob) in peers.items()}
-    forward, backward = _work(ours, sizes.batch)
-    parameters = sum(p.numel() for p in ours.parameters())
-    yield Case(
-        "MAF", "step", str(sizes), steps, error, forward + backward + Work(0, 28 * parameters), step_targets, device=device
-    )
+    yield Case("MAF", "step", str(sizes), steps, error, step_work(ours, sizes.batch), step_targets, device=device)
     calls = {name: _no_grad(log_prob, x) for name, log_prob in evaluations.items()}
+    forward, _ = _work(ours, sizes.batch)
     yield Case("MAF", "log_prob, no gradients", str(sizes), calls, error, forward, evaluation_targets, device=device)
 
 
@@ -103,6 +100,13 @@ def _no_grad(log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], Te
 def _value_and_gradients(parameters: list[Tensor], log_prob: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, ...]:
     value = log_prob(x)
     return (value, *torch.autograd.grad(value.mean(), parameters))
+
+
+def step_work(flow: flows.MAF, batch: int, steps: int = 1) -> Work:
+    """That of training steps on `batch` rows each."""
+    forward, backward = _work(flow, batch)
+    one = forward + backward + Work(0, 28 * sum(p.numel() for p in flow.parameters()))
+    return Work(steps * one.flops, steps * one.bytes)
 
 
 def _work(flow: flows.MAF, batch: int) -> tuple[Work, Work]:

@@ -9,10 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Dataset
-from ..flows import MAF, Logit, Standardise, Transform, UnitInterval
-from ..models import BernoulliMADE, GaussianMADE
+from ..flows import MAF, Flow, Logit, Standardise, Transform, UnitInterval
+from ..models import BernoulliMADE, CategoricalMADE, GaussianMADE, MAFMoG, MixtureMADE
 
-MODELS: dict[str, type[nn.Module]] = {"maf": MAF, "gaussian-made": GaussianMADE, "bernoulli-made": BernoulliMADE}
+MODELS: dict[str, type[nn.Module]] = {
+    "maf": MAF,
+    "maf-mog": MAFMoG,
+    "gaussian-made": GaussianMADE,
+    "mixture-made": MixtureMADE,
+    "bernoulli-made": BernoulliMADE,
+    "categorical-made": CategoricalMADE,
+}
 
 # Pixels are squeezed into [ALPHA, 1 - ALPHA] before the logit: smaller values stretch the noise on black pixels further.
 ALPHA = 0.01
@@ -30,7 +37,14 @@ def build(name: str, data: Dataset, **options: Any) -> nn.Module:
     given = {"context_features": data.context_features, "dtype": dtype, **options}
     if getattr(kind, "discrete", False):
         return kind(data.features, **_levels(name, data), **given)
-    return kind(data.features, preprocess=preprocessing(data), **given)
+    model = kind(data.features, preprocess=preprocessing(data), **given)
+    if data.context_features and isinstance(model, Flow):
+        model.standardise_context = Standardise.fit(_contexts(data))
+    return model
+
+
+def _contexts(data: Dataset) -> Iterator[Tensor]:
+    return (torch.from_numpy(part.context) for part in data.train.chunks() if part.context is not None)
 
 
 def fit_for(model: nn.Module, data: Dataset) -> Dataset:

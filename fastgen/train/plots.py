@@ -16,10 +16,11 @@ from ..data import Dataset
 from ..io import write_atomically
 from .observer import Epoch
 
-Rows = NDArray[np.float32]
+Rows = NDArray[np.floating]
 LogProb = Callable[[Rows], NDArray[np.floating]]
 
 _TILES = 8
+_POINTS = 4000
 _DENSITY_PIXELS = 200
 _DPI = 130
 
@@ -34,7 +35,7 @@ def save_figure(path: str | os.PathLike[str], figure: Figure) -> None:
 def summary_figure(
     data: Dataset, samples: Rows, log_prob: LogProb, records: Sequence[Epoch], levels: Mapping[str, float], title: str
 ) -> Figure:
-    """Data beside samples and the learning curve, and the density where there are two features.
+    """Data beside samples and the learning curve, and the density where there are two features and no context.
 
     Args:
         samples: (rows, features), drawn from the model.
@@ -42,28 +43,24 @@ def summary_figure(
         records: of the training run.
         levels: name and log-likelihood in nats per dimension of what the curve is to be compared with.
     """
-    names = ["learning curve"]
-    if data.image_shape or data.features == 2:
-        names = ["held-out data", "samples", *(["density"] if data.features == 2 else []), *names]
+    density = data.features == 2 and data.levels is None and data.context_features == 0
+    names = ["held-out data", "samples", *(["density"] if density else []), "learning curve"]
     figure = Figure(figsize=(4.2 * len(names) + 1.2, 4.6), layout="constrained")
     figure.suptitle(title, fontsize=13)
     widths = [1.0] * (len(names) - 1) + [1.4]
     axes = dict(zip(names, figure.subplots(1, len(names), squeeze=False, width_ratios=widths)[0], strict=True))
     for name, ax in axes.items():
         ax.set_title(name, fontsize=11)
-    for name, rows in (("held-out data", data.test), ("samples", samples)):
-        if name in axes:
-            draw_rows(axes[name], data, rows)
-    if "density" in axes:
+    for name, rows in (("held-out data", held_out_rows(data)), ("samples", samples)):
+        draw_rows(axes[name], data, rows)
+    if density:
         _draw_density(axes["density"], data, log_prob)
     _draw_curve(axes["learning curve"], records, levels)
     return figure
 
 
 def rows_figure(data: Dataset, rows: Rows, title: str) -> Figure:
-    """Rows of an image set as a grid, of a two-dimensional set as points. Raises ValueError for other sets."""
-    if data.image_shape is None and data.features != 2:
-        raise ValueError(f"data: expected images or two features to draw, found {data.features} features of {data.name}")
+    """Rows as `draw_rows` draws them."""
     figure = Figure(figsize=(5, 5.2), layout="constrained")
     ax = figure.subplots()
     ax.set_title(title, fontsize=11)
@@ -71,18 +68,31 @@ def rows_figure(data: Dataset, rows: Rows, title: str) -> Figure:
     return figure
 
 
+def held_out_rows(data: Dataset) -> Rows:
+    """The first held-out rows, as many as fit in memory together."""
+    return next(data.held_out("test")).rows
+
+
 def draw_rows(ax: Axes, data: Dataset, rows: Rows) -> None:
-    """Draws the first rows as a square grid of images, or all of them as points."""
+    """Draws the first rows as a square grid of images, or their first two features as points.
+
+    Of levels that are no images the mean of every feature is drawn, against that of the held-out rows; of a single feature
+    a histogram.
+    """
     if data.image_shape:
         _draw_images(ax, data, rows)
+    elif data.levels is not None:
+        _draw_means(ax, data, rows)
+    elif data.features == 1:
+        _draw_histogram(ax, data, rows)
     else:
         _draw_points(ax, data, rows)
 
 
 def _grey_range(data: Dataset) -> tuple[float, float]:
     if data.levels is not None:
-        return 0.0, float(data.levels)
-    extreme = float(np.quantile(np.abs(data.test), 0.98))
+        return 0.0, float(data.levels if data.noise else data.levels - 1)
+    extreme = float(np.quantile(np.abs(held_out_rows(data)), 0.98))
     return -extreme, extreme
 
 
@@ -101,8 +111,8 @@ def _draw_images(ax: Axes, data: Dataset, rows: Rows) -> None:
 
 
 def _window(data: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    low, high = np.quantile(data.test.astype(np.float64), [0.001, 0.999], axis=0)
-    margin = 0.15 * (high - low)
+    low, high = np.quantile(held_out_rows(data)[:, :2].astype(np.float64), [0.001, 0.999], axis=0)
+    margin = 0.15 * (high - low) + 1e-6
     return low - margin, high + margin
 
 
@@ -110,11 +120,29 @@ def _frame(ax: Axes, data: Dataset) -> None:
     low, high = _window(data)
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), box_aspect=1)
     ax.tick_params(labelsize=8)
+    if data.features > 2 or data.columns:
+        names = data.columns or ("feature 0", "feature 1")
+        ax.set_xlabel(names[0], fontsize=9)
+        ax.set_ylabel(names[1], fontsize=9)
 
 
 def _draw_points(ax: Axes, data: Dataset, rows: Rows) -> None:
-    ax.scatter(rows[:4000, 0], rows[:4000, 1], s=2, alpha=0.5, linewidths=0, color="tab:blue")
+    ax.scatter(rows[:_POINTS, 0], rows[:_POINTS, 1], s=2, alpha=0.5, linewidths=0, color="tab:blue")
     _frame(ax, data)
+
+
+def _draw_histogram(ax: Axes, data: Dataset, rows: Rows) -> None:
+    low, high = _window(data)
+    ax.hist(rows[:, 0], bins=60, range=(float(low[0]), float(high[0])), density=True, color="tab:blue")
+    ax.set_xlabel(data.columns[0] if data.columns else "feature 0", fontsize=9)
+
+
+def _draw_means(ax: Axes, data: Dataset, rows: Rows) -> None:
+    expected = held_out_rows(data).mean(axis=0)
+    ax.scatter(expected, rows.mean(axis=0), s=8, alpha=0.7, linewidths=0, color="tab:blue")
+    ax.axline((0, 0), slope=1, color="0.5", linewidth=0.8)
+    ax.set_xlabel("mean of each feature, held-out rows", fontsize=9)
+    ax.set_ylabel("mean of each feature", fontsize=9)
 
 
 def _draw_density(ax: Axes, data: Dataset, log_prob: LogProb) -> None:

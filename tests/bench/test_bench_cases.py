@@ -20,7 +20,7 @@ QUICK = Setting(quick=True)
 
 
 def cases_of(name: str, setting: Setting) -> list[Case]:
-    module = importlib.import_module(f"fastgen.bench.{name}" if name == "models" else f"fastgen.bench.ops.{name}")
+    module = importlib.import_module(f"fastgen.bench.{name}" if name in command.WHOLE else f"fastgen.bench.ops.{name}")
     return [case for case in module.cases(setting) if isinstance(case, Case)]
 
 

@@ -12,6 +12,7 @@ from density import Diagonal, shifted
 from rich.console import Console
 
 from fastgen.data import Dataset, Part
+from fastgen.flows import MAF
 from fastgen.train import CsvLog, Epoch, NonFiniteLoss, Observer, TrainConfig, adam, log_likelihood, progress, train
 
 QUICK = TrainConfig(epochs=30, batch_size=32, learning_rate=0.05)
@@ -90,7 +91,8 @@ def test_early_stopping_keeps_the_best_weights():
     assert records[-1].valid < best.valid
     # Steps of at most 0.05 pass the best mean, 1, at that distance.
     assert model.mean.item() == pytest.approx(1, abs=0.05)
-    assert mean_log_prob(model, torch.from_numpy(valid_rows)) == pytest.approx(best.valid, rel=1e-6)
+    rows = Dataset("x", 0, *[Part(valid_rows)] * 3)
+    assert log_likelihood(model, rows).mean == pytest.approx(best.valid, rel=1e-6)
     assert model.log_scale.item() == 0
 
 
@@ -139,7 +141,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_best_weights(bad, tmp_path):
             finished.append(True)
 
     watch = Watch()
-    with pytest.raises(NonFiniteLoss, match=r"epoch 2: the train log-likelihood is .*; lower learning_rate"):
+    with pytest.raises(NonFiniteLoss, match=rf"step 3 \(epoch 2\): log_prob is -?{bad} in 150 of 150 rows; lower"):
         train(model, shifted(), TrainConfig(epochs=5, batch_size=150), [watch])
     assert finished == [True]
     assert all(torch.equal(v, watch.state[k]) for k, v in model.state_dict().items())
@@ -151,20 +153,129 @@ def test_a_validation_likelihood_that_is_not_finite_stops_too():
         train(Diverges(math.nan, at=3), shifted(), TrainConfig(epochs=5, batch_size=150))
 
 
-def test_an_interrupt_ends_training_with_the_best_weights():
-    class Interrupt(Observer):
-        def epoch(self, record, best):
-            if record.epoch == 3:
-                raise KeyboardInterrupt
+class Sometimes(Diagonal):
+    """Gives nan for the batches that hold a row above `limit`, or a gradient that is not finite."""
 
-    assert len(train(Diagonal(3), shifted(), QUICK, [Interrupt()])) == 3
+    def __init__(self, gradient: bool) -> None:
+        super().__init__(3)
+        self.gradient = gradient
 
-    class AtOnce(Observer):
+    def log_prob(self, x):
+        seen = (x.amax() > 4.0).float() if self.training else torch.zeros(())
+        if self.gradient:
+            # The square root's derivative at zero is infinite.
+            return super().log_prob(x) + (self.mean.sum() * 0 + 1 - seen).sqrt() - (1 - seen).sqrt()
+        return super().log_prob(x) + torch.where(seen > 0, torch.nan, 0.0)
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_steps_that_are_not_finite_can_be_skipped(gradient):
+    data = shifted()
+    above = (data.train.rows > 4.0).any(axis=1)
+    assert 0 < above.sum() < len(above)
+    model = Sometimes(gradient)
+    records = train(model, data, TrainConfig(epochs=2, batch_size=4, on_nonfinite="skip"))
+    batches = [data.epoch(r.epoch, 4, 0)[0].read().rows.reshape(-1, 12) for r in records]
+    assert [r.skipped for r in records] == [int((b > 4.0).any(axis=1).sum()) for b in batches]
+    assert all(0 < r.skipped < 75 for r in records)
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_the_step_and_the_term_are_named(gradient):
+    data = shifted()
+    rows = data.epoch(1, 4, 0)[0].read().rows.reshape(-1, 12)
+    first = int((rows > 4.0).any(axis=1).argmax()) + 1
+    term = "the gradient of mean is not finite" if gradient else "log_prob is nan in 4 of 4 rows"
+    with pytest.raises(NonFiniteLoss, match=rf"step {first} \(epoch 1\): {term}; lower learning_rate"):
+        train(Sometimes(gradient), data, TrainConfig(epochs=2, batch_size=4))
+
+
+def test_the_term_of_a_flow_is_named():
+    flow = MAF(3, transforms=2, hidden_features=(8,))
+    data = shifted()
+    with torch.no_grad():
+        flow.transform[1].made.layers[0].weight.fill_(3e38)
+    with pytest.raises(NonFiniteLoss, match=r"step 1 .*: log_prob is .*: the output of transform 1 \(MaskedAutoregressive"):
+        train(flow, data, TrainConfig(epochs=1))
+    with torch.no_grad():
+        flow.transform[0].made.layers[0].weight[0, 0] = torch.nan
+    with pytest.raises(NonFiniteLoss, match=r"step 1 .*: the parameter transform.transforms.0.made.layers.0.weight is not fin"):
+        train(flow, data, TrainConfig(epochs=1))
+
+
+def test_an_epoch_without_a_finite_step_is_the_end():
+    with pytest.raises(NonFiniteLoss, match="epoch 1: none of its 2 steps had a finite loss and gradient"):
+        train(Diverges(math.nan, at=1), shifted(), TrainConfig(epochs=5, batch_size=150, on_nonfinite="skip"))
+
+
+def test_pieces_of_a_batch_have_the_gradient_of_the_whole():
+    def run(accumulate: int) -> tuple[list[float], torch.Tensor]:
+        model = Diagonal(3).double()
+        records = train(model, shifted(), TrainConfig(epochs=2, batch_size=50, accumulate=accumulate))
+        return [r.valid for r in records], model.mean.detach()
+
+    (one, mean), (three, same) = run(1), run(3)
+    assert one == pytest.approx(three, rel=1e-12) and torch.allclose(mean, same, rtol=1e-12)
+
+
+def test_weights_count_as_repeated_rows():
+    rows = shifted().train.rows
+    times = np.random.default_rng(0).integers(1, 4, len(rows))
+    weighted, repeated = Part(rows, weight=times.astype(np.float32)), Part(rows.repeat(times, axis=0))
+
+    def run(part: Part) -> tuple[float, torch.Tensor]:
+        model = Diagonal(3).double()
+        # One step an epoch: the batches would differ otherwise.
+        (*_, last) = train(
+            model, Dataset("x", 0, *[part] * 3), TrainConfig(epochs=20, batch_size=len(part), learning_rate=0.05)
+        )
+        return last.valid, model.mean.detach()
+
+    (one, mean), (other, same) = run(weighted), run(repeated)
+    assert one == pytest.approx(other, rel=1e-9) and torch.allclose(mean, same, rtol=1e-9)
+
+
+def test_the_moving_average_is_what_is_validated_and_kept():
+    class Watch(Observer):
+        def start(self, plan, records, best):
+            self.average = model.mean.detach().clone()
+            self.n = 0
+
         def step(self):
-            raise KeyboardInterrupt
+            self.n += 1
+            keep = min(0.9, (1 + self.n) / (10 + self.n))
+            self.average = keep * self.average + (1 - keep) * model.mean.detach()
 
-    with pytest.raises(KeyboardInterrupt):
-        train(Diagonal(3), shifted(), QUICK, [AtOnce()])
+        def epoch(self, record, best):
+            if best.record is record:
+                self.best = self.average
+
+    model, watch = Diagonal(3), Watch()
+    train(model, shifted(), TrainConfig(epochs=5, batch_size=32, learning_rate=0.05, ema=0.9), [watch])
+    torch.testing.assert_close(model.mean.detach(), watch.best, rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_runs_the_model_under_autocast():
+    class Watch(Diagonal):
+        def log_prob(self, x):
+            if self.training:
+                seen.add((x @ x.T).dtype)
+            return super().log_prob(x)
+
+    seen: set[torch.dtype] = set()
+    model = Watch(3)
+    train(model, shifted(), TrainConfig(epochs=1, precision="bfloat16"))
+    assert seen == {torch.bfloat16} and model.mean.dtype == torch.float32
+
+
+def test_a_compiled_model_trains_alike():
+    def run(compiled: bool) -> list[float]:
+        torch.manual_seed(0)
+        model = MAF(3, transforms=1, hidden_features=(8,))
+        return [r.valid for r in train(model, shifted(), TrainConfig(epochs=2, batch_size=100, compile=compiled))]
+
+    assert run(True) == pytest.approx(run(False), rel=1e-4)
 
 
 def test_float64_models_get_float64_rows():
@@ -188,8 +299,12 @@ def test_adam_is_fused_where_it_can_be(monkeypatch):
 
 def test_evaluation_weighs_rows_alike_and_restores_the_mode():
     model = Diagonal(3)
-    rows = torch.randn(5000, 3, generator=torch.Generator().manual_seed(0))
-    assert mean_log_prob(model, rows) == pytest.approx(model.log_prob(rows.double()).mean().item(), rel=1e-6)
+    rows = np.random.default_rng(0).standard_normal((5000, 3)).astype(np.float32)
+    found = log_likelihood(model, Dataset("x", 0, *[Part(rows)] * 3))
+    expected = model.log_prob(torch.from_numpy(rows).double()).detach()
+    np.testing.assert_allclose(found.per_row, expected, rtol=1e-5)
+    assert found.mean == pytest.approx(expected.mean().item(), rel=1e-6)
+    assert found.standard_error == pytest.approx(expected.std().item() / 5000**0.5, rel=1e-4)
     assert model.training
 
 
@@ -198,19 +313,34 @@ def test_evaluation_weighs_rows_alike_and_restores_the_mode():
     [
         ("epochs", 0),
         ("batch_size", 0),
+        ("accumulate", 0),
         ("patience", 0),
+        ("keep", 0),
         ("learning_rate", 0.0),
         ("learning_rate", math.nan),
+        ("learning_rate", None),
         ("clip_norm", -1.0),
         ("seconds", 0.0),
         ("weight_decay", -0.1),
         ("weight_decay", math.nan),
+        ("warmup_steps", -1),
+        ("ema", 1.0),
+        ("final_rate", 1.5),
+        ("plateau_factor", 0.0),
+        ("schedule", "linear"),
+        ("precision", "int8"),
+        ("on_nonfinite", "ignore"),
         ("seed", -1),
     ],
 )
 def test_bad_settings_are_named(name, value):
-    with pytest.raises(ValueError, match=f"{name}: expected .* found {value}"):
+    with pytest.raises(ValueError, match=f"{name}: expected .* found {value!r}"):
         TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["clip_norm", "ema", "seconds"])
+def test_some_settings_may_be_none(name):
+    assert getattr(TrainConfig(**{name: None}), name) is None
 
 
 def test_the_csv_log(tmp_path):
@@ -225,7 +355,7 @@ def test_the_csv_log(tmp_path):
 def test_progress_off_a_terminal_is_plain_lines():
     console = Console(file=io.StringIO(), width=80)
     config = TrainConfig(epochs=40)
-    train(Diagonal(3), shifted(), config, [progress(console, 300, config)])
+    train(Diagonal(3), shifted(), config, [progress(console, config)])
     lines = console.file.getvalue().splitlines()
     # The first epoch and the last, and no more than a slow machine adds between.
     assert 2 <= len(lines) <= 4 and "\x1b" not in console.file.getvalue()
@@ -236,6 +366,7 @@ def test_progress_off_a_terminal_is_plain_lines():
 def test_progress_on_a_terminal_is_a_bar(seconds):
     console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
     config = TrainConfig(epochs=4, seconds=seconds)
-    train(Diagonal(3), shifted(), config, [progress(console, 300, config)])
-    last = console.file.getvalue().splitlines()[-2]
+    train(Diagonal(3), shifted(), config, [progress(console, config)])
+    last, pace, _ = console.file.getvalue().splitlines()[-3:]
     assert "\u2501" * 11 in last and f"epoch {4 if seconds is None else 1}: train" in last and "nats/dim" in last
+    assert "rows/s" in pace

@@ -50,12 +50,22 @@ def test_images_are_laid_out_row_by_row():
     assert np.isnan(sheet[9:, 18:]).all() and np.isnan(sheet[8]).all()
 
 
-def test_other_sets_get_a_learning_curve_only():
-    rows = np.random.default_rng(0).standard_normal((9, 5)).astype(np.float32)
-    table = Dataset("table", 0, *[Part(rows)] * 3)
-    assert len(summary_figure(table, rows, _log_prob, RECORDS, LEVELS, "title").axes) == 1
-    with pytest.raises(ValueError, match="data: expected images or two features to draw, found 5 features of table"):
-        rows_figure(table, rows, "title")
+@pytest.mark.parametrize("features", [1, 5])
+def test_tables_show_their_first_features(features):
+    rows = np.random.default_rng(0).standard_normal((90, features)).astype(np.float32)
+    table = Dataset("table", 0, *[Part(rows)] * 3, columns=tuple("abcde"[:features]))
+    figure = summary_figure(table, rows, _log_prob, RECORDS, LEVELS, "title")
+    assert [ax.get_title() for ax in figure.axes] == ["held-out data", "samples", "learning curve"]
+    assert figure.axes[1].get_xlabel() == "a"
+    if features > 1:
+        np.testing.assert_array_equal(figure.axes[1].collections[0].get_offsets(), rows[:, :2])
+
+
+def test_levels_show_the_mean_of_every_feature():
+    rows = (np.random.default_rng(0).random((90, 5)) < 0.3).astype(np.float32)
+    table = Dataset("table", 0, *[Part(rows)] * 3, levels=2).discrete()
+    (ax,) = rows_figure(table, 1 - rows, "title").axes
+    np.testing.assert_allclose(ax.collections[0].get_offsets().T, [rows.mean(0), 1 - rows.mean(0)], rtol=1e-6)
 
 
 def test_a_picture_that_cannot_be_written_is_named(tmp_path):
