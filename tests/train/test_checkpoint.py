@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
 import pytest
 import torch
 
@@ -30,7 +29,7 @@ def test_a_model_comes_back_with_the_same_density(tmp_path, name):
     model = build("maf", rows, hidden_features=(16, 16), transforms=2)
     save_checkpoint(tmp_path / "c.safetensors", model.state_dict(), _description(model))
     again, description = load_checkpoint(tmp_path / "c.safetensors")
-    x = torch.from_numpy(rows.test[:20])
+    x = torch.from_numpy(rows.test.rows[:20])
     assert torch.equal(again.log_prob(x), model.log_prob(x)) and not again.training
     assert description["model"]["config"] == model.config
 
@@ -74,7 +73,7 @@ def test_a_write_that_fails_leaves_the_checkpoint_before(tmp_path, monkeypatch):
 
 def _changed(change):
     model, _ = _toy()
-    description = {"format": 1, **_description(model)}
+    description = {"format": 2, **_description(model)}
     state = dict(model.state_dict())
     change(description, state)
     return description, state
@@ -87,9 +86,9 @@ def _drop_model(description, state):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_drop_model, "expected a model of maf, found None"),
-        (lambda d, s: d.update(format=2), "expected a checkpoint of format 1, found 2"),
-        (lambda d, s: d["model"].update(name="vae"), "expected a model of maf, found 'vae'"),
+        (_drop_model, "expected a model of maf, .*, found None"),
+        (lambda d, s: d.update(format=1), "expected a checkpoint of format 2, found 1"),
+        (lambda d, s: d["model"].update(name="vae"), "expected a model of maf, .*, found 'vae'"),
         (lambda d, s: d["model"].pop("config"), "expected the numbers and the config of a maf"),
         (lambda d, s: d["model"]["config"].update(features=3), "expected the numbers and the config of a maf"),
         (lambda d, s: d["model"]["config"].update(colour="red"), "expected the numbers and the config of a maf"),
@@ -106,7 +105,7 @@ def test_a_checkpoint_that_does_not_fit_is_named(tmp_path, change, message):
 def test_the_density_is_of_the_original_pixels():
     # log|det| of the preprocessing against autograd's Jacobian, in float64.
     digits = data.digits()
-    x = torch.from_numpy(digits.test[:3]).double()
+    x = torch.from_numpy(next(digits.held_out("test")).rows[:3]).double()
 
     def prepared(rows):
         for transform in preprocessing(digits):
@@ -126,7 +125,7 @@ def test_the_density_is_of_the_original_pixels():
 @pytest.mark.parametrize("name", ["digits", "patches", "moons"])
 def test_prepared_rows_have_mean_zero_and_variance_one(name):
     rows = data.load(name)
-    z = torch.from_numpy(rows.epoch(np.random.default_rng(5)))
+    z = torch.from_numpy(rows.epoch(1, 256, 5)[0].read().rows)
     for transform in preprocessing(rows):
         z, _ = transform(z)
     # Fitted to other noise than this: 1258 rows estimate a mean to 0.03, four standard errors.
