@@ -2,24 +2,43 @@
 
 from .autoregressive import MaskedAutoregressiveTransform
 from .base import Distribution, StandardNormal
+from .batch_norm import BatchNorm
+from .bounds import Bounds
 from .elementwise import Logit, Standardise, UnitInterval, dequantise
+from .embedding import MLP
 from .flow import Flow
 from .maf import MAF
+from .mixture import MixtureOfNormals
+from .normal import ConditionalDiagonalNormal, DiagonalNormal
 from .permutation import Permutation
+from .registry import BASES, PREPROCESSING
 from .transform import Composed, Inverse, Transform
+from .truncated import Acceptance, Truncated
+from .uniform import Uniform
 
 __all__ = [
+    "BASES",
     "MAF",
+    "MLP",
+    "PREPROCESSING",
+    "Acceptance",
+    "BatchNorm",
+    "Bounds",
     "Composed",
+    "ConditionalDiagonalNormal",
+    "DiagonalNormal",
     "Distribution",
     "Flow",
     "Inverse",
     "Logit",
     "MaskedAutoregressiveTransform",
+    "MixtureOfNormals",
     "Permutation",
     "StandardNormal",
     "Standardise",
     "Transform",
+    "Truncated",
+    "Uniform",
     "UnitInterval",
     "dequantise",
 ]

@@ -17,6 +17,9 @@ from .transform import Transform
 # Scales between 1/1000 and 1000: wide enough for data, and a wild network output cannot overflow.
 SCALE_MAP = ScaleMap("soft_clip", c=math.log(1000))
 
+# What is not for the user to choose of the network.
+FIXED: dict[str, Any] = {"outputs": 2, "inputs": 1, "masks": 1}
+
 
 class MaskedAutoregressiveTransform(Transform):
     """z_i = (x_i - mu_i) e^{-s_i}, with mu_i and s_i from a MADE of the features before i.
@@ -27,7 +30,7 @@ class MaskedAutoregressiveTransform(Transform):
     Args:
         features: D.
         scale_map: from the network's output to s: a ScaleMap, or the keyword arguments of one.
-        options: those of `fastgen.nn.MADE`, `outputs` excepted.
+        options: those of `fastgen.nn.MADE`, `outputs`, `inputs` and `masks` excepted.
 
     Attributes:
         config: keyword arguments, as JSON knows them, that build the same transform again.
@@ -36,12 +39,12 @@ class MaskedAutoregressiveTransform(Transform):
     def __init__(self, features: int, *, scale_map: ScaleMap | Mapping[str, Any] = SCALE_MAP, **options: Any) -> None:
         super().__init__()
         self.scale_map = scale_map if isinstance(scale_map, ScaleMap) else ScaleMap(**scale_map)
-        self.made = MADE(features, outputs=2, **options)
+        self.made = MADE(features, **FIXED, **options)
         self._generation_order: list[int] = self.made.degrees.argsort().tolist()
 
     @property
     def config(self) -> dict[str, Any]:
-        made = {name: value for name, value in self.made.config.items() if name != "outputs"}
+        made = {name: value for name, value in self.made.config.items() if name not in FIXED}
         return {**made, "scale_map": dataclasses.asdict(self.scale_map)}
 
     def _shift_and_log_scale(self, x: Tensor, terms: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from ..ops import _check
 from ..reference.accumulate import accumulator
+from .checks import at_least_one
+from .moments import Moments
 from .transform import Transform, spread_log_det
 
 
@@ -109,27 +112,23 @@ class Standardise(Transform):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        if features < 1:
-            raise ValueError(f"features: expected at least 1, found {features}")
+        at_least_one(features=features)
         self.features = features
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("std", torch.ones(features))
 
     @classmethod
-    def fit(cls, x: Tensor) -> Standardise:
+    def fit(cls, x: Tensor | Iterable[Tensor]) -> Standardise:
         """The transform that gives the rows of x (..., D) mean 0 and standard deviation 1; constant features keep their scale.
 
-        It has x's dtype and device. Raises ValueError for no rows or values that are not finite.
+        It has x's dtype and device. x may also be an iterable of tensors, the rows part by part: they are passed over once, so
+        that data larger than memory can be fitted. Raises ValueError for no rows or values that are not finite, TypeError for
+        values that are not floating.
         """
-        _check.floating(x, "x")
-        _check.features(x, "x")
-        rows = x.detach().reshape(-1, x.shape[-1])
-        if len(rows) == 0 or not rows.isfinite().all():
-            raise ValueError(f"x: expected at least one row of finite values, found shape {tuple(x.shape)}")
-        fitted = cls(x.shape[-1]).to(rows)
-        fitted.mean.copy_(rows.double().mean(0))
-        constant = rows.amin(0) == rows.amax(0)
-        fitted.std.copy_(torch.where(constant, 1.0, rows.double().std(0, correction=0)))
+        moments = Moments(x)
+        fitted = cls(len(moments.mean)).to(moments.like)
+        fitted.mean.copy_(moments.mean)
+        fitted.std.copy_(torch.where(moments.low == moments.high, 1.0, moments.deviation))
         return fitted
 
     @property

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .base import Distribution, StandardNormal
-from .transform import Transform
-
-
-def sample_shape(n: int | Sequence[int]) -> tuple[int, ...]:
-    """The axes of n samples: (n,), or n itself where it is a shape. Raises ValueError for negative numbers."""
-    shape = (n,) if isinstance(n, int) else tuple(n)
-    if any(size < 0 for size in shape):
-        raise ValueError(f"n: expected at least 0 samples, found {n}")
-    return shape
-
-
-def match_context(x: Tensor, context: Tensor | None) -> Tensor:
-    """x (..., D), repeated where a context (..., F) has more rows. Raises ValueError where the two do not broadcast."""
-    if context is None or context.dim() < 2 or x.shape[:-1] == context.shape[:-1]:
-        return x
-    try:
-        batch = torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
-    except RuntimeError:
-        found = f"{tuple(context.shape)} with x of {tuple(x.shape)}"
-        raise ValueError(f"context: expected a batch that broadcasts with x's, found shape {found}") from None
-    return x.expand(*batch, x.shape[-1])
+from .batch import match_context, sample_shape
+from .checks import check_context
+from .elementwise import Standardise
+from .transform import Composed, Transform
 
 
 class Flow(nn.Module):
@@ -39,12 +23,18 @@ class Flow(nn.Module):
     Attributes:
         base: the distribution of z.
         transform: data to noise, the whole composition.
+        embedding: the network that transform and base see a context through, applied once per call; None: they see it as it is.
+        standardise_context: what a context goes through before the embedding; None: nothing.
     """
 
-    def __init__(self, base: Distribution, transform: Transform) -> None:
+    discrete = False
+
+    def __init__(self, base: Distribution, transform: Transform, embedding: nn.Module | None = None) -> None:
         super().__init__()
         self.base = base
         self.transform = transform
+        self.embedding = embedding
+        self.standardise_context: Standardise | None = None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """`log_prob`, so that wrappers of modules (DistributedDataParallel) reach it."""
@@ -55,11 +45,12 @@ class Flow(nn.Module):
 
         float64 for float64 data, else float32.
         """
+        context = self._seen(context)
         x = match_context(x, context)
         if isinstance(self.base, StandardNormal):
             return self.transform.normal_log_prob(x, context)
         z, log_det = self.transform(x, context)
-        return self.base.log_prob(z) + log_det
+        return self.base.log_prob(z, context) + log_det
 
     @torch.no_grad()
     def sample(
@@ -69,22 +60,75 @@ class Flow(nn.Module):
 
         generator: where the noise is drawn from, on the device of the flow; None: torch's own.
         """
-        return self.rsample(n, context, generator=generator)
+        context = self._seen(context)
+        z = self.base.sample(_batch(n, context), context, generator=generator)
+        return self.transform.inverse(z, context)[0]
 
     def rsample(
         self, n: int | Sequence[int], context: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """`sample` with gradients: of the samples with respect to parameters and context."""
-        return self.transform.inverse(self._noise(n, context, generator), context)[0]
+        """`sample` with gradients: of the samples with respect to parameters and context.
+
+        Raises NotImplementedError where the base has no samples with gradients, as a mixture has none.
+        """
+        context = self._seen(context)
+        z = self.base.rsample(_batch(n, context), context, generator=generator)
+        return self.transform.inverse(z, context)[0]
 
     def sample_and_log_prob(
         self, n: int | Sequence[int], context: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """`rsample` and the log-densities of its samples, (n,) or (n, C...), in nats, at the cost of sampling alone."""
-        z = self._noise(n, context, generator)
-        x, log_det = self.transform.inverse(z, context)
-        return x, self.base.log_prob(z) - log_det
+        """`rsample` and the log-densities of its samples, (n,) or (n, C...), in nats, at the cost of sampling alone.
 
-    def _noise(self, n: int | Sequence[int], context: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        batch = () if context is None else context.shape[:-1]
-        return self.base.sample((*sample_shape(n), *batch), generator=generator)
+        Where the base has no samples with gradients, neither result has any.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.base.reparameterised):
+            context = self._seen(context)
+            draw = self.base.rsample if self.base.reparameterised else self.base.sample
+            z = draw(_batch(n, context), context, generator=generator)
+            x, log_det = self.transform.inverse(z, context)
+            return x, self.base.log_prob(z, context) - log_det
+
+    def fit_standardisation(self, x: Tensor | Iterable[Tensor], context: Tensor | Iterable[Tensor] | None = None) -> None:
+        """Makes the flow see data and contexts with mean 0 and standard deviation 1, feature by feature.
+
+        The standardisation of x becomes the first transform, in place of a `Standardise` that is there already, so that
+        log_prob stays that of the data as they are. The context's comes before the embedding. Nothing else changes.
+
+        Args:
+            x: the data (..., D); or an iterable of tensors, the rows part by part, passed over once.
+            context: the contexts (..., F), likewise; None leaves them as they are.
+
+        Raises:
+            ValueError, TypeError: what `Standardise.fit` raises, or another number of features than the flow has.
+        """
+        features = Standardise.fit(x)
+        if self.base.features not in (None, features.features):
+            raise ValueError(f"x: expected {self.base.features} features, found {features.features}")
+        contexts = None if context is None else Standardise.fit(context)
+        like = placed_like(self, features.mean)
+        transforms = list(self.transform) if isinstance(self.transform, Composed) else [self.transform]
+        rest = transforms[1:] if isinstance(transforms[0], Standardise) else transforms
+        self.transform = Composed([features.to(like), *rest])
+        if contexts is not None:
+            self.standardise_context = contexts.to(like)
+
+    def _seen(self, context: Tensor | None) -> Tensor | None:
+        """What transform and base see of a context."""
+        if self.standardise_context is not None:
+            context, _ = self.standardise_context(check_context(context, self.standardise_context.features))
+        if self.embedding is None:
+            return context
+        if context is None:
+            raise ValueError("context: expected a tensor for the embedding, found None")
+        return self.embedding(context)
+
+
+def placed_like(module: nn.Module, default: Tensor) -> Tensor:
+    """A tensor with the device and the floating dtype of a module's parameters or buffers; the default without any."""
+    numbers = itertools.chain(module.parameters(), module.buffers())
+    return next((t for t in numbers if t.is_floating_point()), default)
+
+
+def _batch(n: int | Sequence[int], context: Tensor | None) -> tuple[int, ...]:
+    return (*sample_shape(n), *(() if context is None else context.shape[:-1]))

@@ -6,23 +6,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..nn.degrees import draw_seed, seeds
 from ..ops import ScaleMap
 from .autoregressive import SCALE_MAP, MaskedAutoregressiveTransform
-from .base import StandardNormal
-from .elementwise import Logit, Standardise, UnitInterval
+from .base import Distribution
+from .batch_norm import BatchNorm
+from .checks import at_least_one
+from .elementwise import Standardise
+from .embedding import build_embedding, describe_embedding, embedded_features
 from .flow import Flow
-from .permutation import Permutation
+from .registry import build_base, describe_base, described, preprocessing
 from .transform import Composed, Transform
-
-PREPROCESSING = {kind.__name__: kind for kind in (Logit, Permutation, Standardise, UnitInterval)}
 
 ORDERS = {"reverse": ("natural", "reversed"), "random": ("random",)}
 
 
 class MAF(Flow):
-    """A masked autoregressive flow: a standard normal seen through a stack of masked autoregressive transforms.
+    """A masked autoregressive flow: a base distribution seen through a stack of masked autoregressive transforms.
 
     Papamakarios et al. 2017, "Masked Autoregressive Flow for Density Estimation".
 
@@ -33,8 +35,15 @@ class MAF(Flow):
         hidden_features: widths of each one's hidden layers.
         order: "reverse", each transform generates the features in the order opposite to the one before, or "random".
         scale_map: from a network's output to its log-scale: a ScaleMap, or the keyword arguments of one.
-        preprocess: transforms of the data before these: Logit, Permutation, Standardise, UnitInterval or one's own; the four
-            also as a dict, their name under "transform" and their arguments.
+        preprocess: transforms of the data before these: those of PREPROCESSING or one's own; the former also as a dict, their
+            name under "transform" and their arguments.
+        base: the distribution of the noise, one of BASES or one's own; the former also as a dict, their name under "base" and
+            their arguments, but features and context_features; None: the standard normal.
+        batch_norm: whether a BatchNorm follows each masked autoregressive transform.
+        embedding: the network that transforms and base see the context through: a module that takes (..., F), or the
+            arguments of an `MLP`, but context_features.
+        standardise_context: whether there is a standardisation of the context, before the embedding, for
+            `fit_standardisation` or a state_dict to set.
         seed: what random orders and degrees follow; None draws one from torch's generator. Parameters are drawn from
             torch's generator always.
         options: those of `fastgen.nn.MADE`: activation, hidden_degrees, direct, residual.
@@ -55,58 +64,62 @@ class MAF(Flow):
         order: str = "reverse",
         scale_map: ScaleMap | Mapping[str, Any] = SCALE_MAP,
         preprocess: Iterable[Transform | Mapping[str, Any]] = (),
+        base: Distribution | Mapping[str, Any] | None = None,
+        batch_norm: bool = False,
+        embedding: nn.Module | Mapping[str, Any] | None = None,
+        standardise_context: bool = False,
         seed: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **options: Any,
     ) -> None:
-        if transforms < 1:
-            raise ValueError(f"transforms: expected at least 1, found {transforms}")
+        at_least_one(transforms=transforms)
         if order not in ORDERS:
             raise ValueError(f"order: expected one of {', '.join(ORDERS)}, found {order!r}")
         if seed is None and "random" in (order, options.get("hidden_degrees")):
             seed = draw_seed()
+        placed: dict[str, Any] = {"device": device, "dtype": dtype}
+        network = build_embedding(embedding, context_features)
+        if network is not None:
+            network.to(**placed)
+        seen = embedded_features(network, context_features)
         orders = ORDERS[order]
         blocks = [
             MaskedAutoregressiveTransform(
                 features,
-                context_features=context_features,
+                context_features=seen,
                 hidden_features=hidden_features,
                 order=orders[i % len(orders)],
                 scale_map=scale_map,
                 seed=block_seed,
-                device=device,
-                dtype=dtype,
+                **placed,
                 **options,
             )
             for i, block_seed in enumerate(seeds(seed, transforms))
         ]
-        before = [_preprocessing(t).to(device=device, dtype=dtype) for t in preprocess]
-        super().__init__(StandardNormal(features, device=device, dtype=dtype), Composed([*before, *blocks]))
-        self._config = {**blocks[0].config, "transforms": transforms, "order": order, "seed": seed}
+        stack: list[Transform] = [preprocessing(t).to(**placed) for t in preprocess]
+        for block in blocks:
+            stack.extend([block, BatchNorm(features, **placed)] if batch_norm else [block])
+        super().__init__(build_base(base, features, seen, **placed), Composed(stack), network)
+        if standardise_context:
+            self.standardise_context = Standardise(context_features).to(**placed)
+        own = {"context_features": context_features, "transforms": transforms, "batch_norm": batch_norm}
+        self._config = {**blocks[0].config, **own, "order": order, "seed": seed}
 
     @property
     def config(self) -> dict[str, Any]:
         """Keyword arguments, as JSON knows them, that build the same flow again; its state_dict holds all numbers.
 
-        Raises TypeError where `preprocess` holds a transform of one's own.
+        Raises TypeError where `preprocess`, `base` or `embedding` is of one's own.
         """
-        before = list(self.transform)[: -self._config["transforms"]]
-        return {**self._config, "preprocess": [_described(t) for t in before]}
+        own = self._config["transforms"] * (2 if self._config["batch_norm"] else 1)
+        return {
+            **self._config,
+            "preprocess": [described(t) for t in list(self.transform)[:-own]],
+            "base": describe_base(self.base),
+            "embedding": describe_embedding(self.embedding),
+            "standardise_context": self.standardise_context is not None,
+        }
 
 
-def _preprocessing(transform: Transform | Mapping[str, Any]) -> Transform:
-    if isinstance(transform, Transform):
-        return transform
-    options = dict(transform)
-    kind = options.pop("transform", None)
-    if kind not in PREPROCESSING:
-        raise ValueError(f"preprocess: expected 'transform' to be one of {', '.join(PREPROCESSING)}, found {kind!r}")
-    return PREPROCESSING[kind](**options)
-
-
-def _described(transform: Transform) -> dict[str, Any]:
-    name = type(transform).__name__
-    if PREPROCESSING.get(name) is not type(transform):
-        raise TypeError(f"preprocess: expected transforms of {', '.join(PREPROCESSING)} for a config, found {name}")
-    return {"transform": name, **transform.config}
+_preprocessing, _described = preprocessing, described

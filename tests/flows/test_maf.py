@@ -48,7 +48,7 @@ def test_the_fused_log_prob_equals_the_unfused_one(context_features: int, random
 
 def test_another_base_is_asked_for_its_log_prob(randomised) -> None:  # type: ignore[no-untyped-def]
     class Wide(Distribution):
-        def log_prob(self, z: Tensor) -> Tensor:
+        def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
             return torch.distributions.Normal(torch.zeros_like(z), 3.0).log_prob(z).sum(-1)
 
     transform = randomised(maf()).transform

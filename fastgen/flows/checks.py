@@ -1,0 +1,20 @@
+"""Checks of arguments that flows and their bases share."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def at_least_one(**counts: int) -> None:
+    """Raises ValueError, naming the first of them that is less than 1."""
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, found {value}")
+
+
+def check_context(context: Tensor | None, features: int) -> Tensor:
+    """The context. Raises ValueError unless there is one of shape (..., features)."""
+    if context is None or context.dim() == 0 or context.shape[-1] != features:
+        found = None if context is None else tuple(context.shape)
+        raise ValueError(f"context: expected shape (..., {features}), found {found}")
+    return context
