@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..flows import Composed, Logit, Standardise, Transform, UnitInterval
-from ..flows.flow import match_context, sample_shape
-from ..flows.maf import _described, _preprocessing
+from ..flows import Bounds, Composed, Logit, Standardise, Transform, UnitInterval
+from ..flows.batch import match_context, sample_shape
+from ..flows.registry import described, preprocessing
 from ..nn import MADE
 from ..nn.made import Reordered
 from ..ops import _check
@@ -21,7 +21,7 @@ from .cycle import Cycle
 from .patterns import distinct_rows, expand_observed, observed_first
 
 # What transforms each feature by itself, and so keeps apart the observed and the missing.
-ELEMENTWISE = (Logit, Standardise, UnitInterval)
+ELEMENTWISE = (Bounds, Logit, Standardise, UnitInterval)
 
 
 class AutoregressiveDensity(nn.Module):
@@ -59,7 +59,7 @@ class AutoregressiveDensity(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        before = [_preprocessing(t).to(device=device, dtype=dtype) for t in preprocess]
+        before = [preprocessing(t).to(device=device, dtype=dtype) for t in preprocess]
         if before and conditional.discrete:
             raise ValueError(f"preprocess: expected none with discrete features, found {len(before)}")
         self.conditional, self.discrete = conditional, conditional.discrete
@@ -89,7 +89,7 @@ class AutoregressiveDensity(nn.Module):
         """
         made = {name: value for name, value in self.made.config.items() if name not in ("outputs", "inputs")}
         config = {**made, **self.conditional.config}
-        return config if self.discrete else {**config, "preprocess": [_described(t) for t in self.preprocess or ()]}
+        return config if self.discrete else {**config, "preprocess": [described(t) for t in self.preprocess or ()]}
 
     def forward(self, x: Tensor, context: Tensor | None = None, *, mask: int | None = None) -> Tensor:
         """`log_prob`, so that wrappers of modules (DistributedDataParallel) reach it."""

@@ -225,6 +225,6 @@ def scale_map_of(scale_map: ScaleMap | Mapping[str, Any]) -> ScaleMap:
 
 def _choose(logits: Tensor, uniform: Tensor) -> Tensor:
     """The category (...) at which the distribution function of softmax(logits) (..., C) passes uniform (...): int64."""
-    below = logits.softmax(-1).cumsum(-1) <= uniform.unsqueeze(-1)
-    # The last sum may round to less than 1.
-    return below.sum(-1).clamp(max=logits.shape[-1] - 1)
+    sums = logits.softmax(-1).cumsum(-1)
+    # The last sum is 1 up to rounding, and a number below 1 times it is below it.
+    return (sums <= uniform.unsqueeze(-1) * sums[..., -1:]).sum(-1)

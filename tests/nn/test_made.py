@@ -288,6 +288,6 @@ def test_plans_follow_to_cuda_and_back() -> None:
     expected = made(x)
     for device in ("cuda", "cpu"):
         made.to(device)
-        assert {t.device.type for plan in made._plan for t in plan if t is not None} == {device}
+        assert {t.device.type for plan in made._plan[0] for t in plan if t is not None} == {device}
         twin = copy.deepcopy(made)
         torch.testing.assert_close(twin(x.to(device)).cpu(), expected, rtol=1e-11, atol=1e-11)
