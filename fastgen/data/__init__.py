@@ -1,11 +1,20 @@
-"""Data sets: shipped ones, each split into train, valid and test and the same for the same seed."""
+"""Data sets: shipped ones and users' own files, each split into train, valid and test, the same for the same seed."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+from .assemble import assemble
 from .dataset import Dataset, Window
+from .description import Description, describe_file, describe_shipped
 from .digits import digits
+from .errors import DataError
+from .mapped import MappedPart
+from .options import FileOptions, did_you_mean
 from .part import Part, Source
 from .patches import patches
 from .toys import moons, pinwheel, rings, spirals
@@ -20,19 +29,58 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
 }
 
 
-def load(name: str, *, seed: int = 0) -> Dataset:
-    """The data set of that name, split by `seed`. Raises ValueError for another name."""
-    if name not in DATASETS:
-        raise ValueError(f"data: expected one of {', '.join(DATASETS)}, found {name!r}")
-    return DATASETS[name](seed=seed)
+def load(source: str | os.PathLike[str], *, seed: int = 0, **options: Any) -> Dataset:
+    """The data set of that name, or of a file, split by `seed`.
+
+    Args:
+        source: a name of DATASETS, or a file: npy, npz, csv, IDX or Parquet, told apart by its name.
+        seed: of the split, where the file does not come split, and of the noise on levels.
+        options: as in FileOptions; for files only.
+
+    Raises:
+        DataError: no such set or file, or one that does not hold what it should: with the file, the place in it, what was
+            found and what was expected.
+        TypeError: an option that does not exist.
+    """
+    if _is_shipped(source, options):
+        return DATASETS[str(source)](seed=seed)
+    return assemble(Path(source), seed, FileOptions.parse(options)).data
+
+
+def describe(source: str | os.PathLike[str], *, seed: int = 0, **options: Any) -> Description:
+    """What `load` with the same arguments would train on, in figures. Missing values are told, not raised."""
+    if _is_shipped(source, options):
+        return describe_shipped(DATASETS[str(source)](seed=seed))
+    parsed = FileOptions.parse(options)
+    found = assemble(Path(source), seed, replace(parsed, missing="drop"))
+    problem = None
+    if parsed.missing == "error":
+        problem = next((checked.complaint for checked in found.checked if checked.complaint is not None), None)
+    return describe_file(Path(source), found, problem)
+
+
+def _is_shipped(source: str | os.PathLike[str], options: dict[str, Any]) -> bool:
+    if not isinstance(source, str) or source not in DATASETS:
+        if isinstance(source, str) and not os.path.exists(source) and not Path(source).suffix:
+            names = ", ".join(DATASETS)
+            raise DataError(f"data: expected a file or one of {names}, found {source!r}{did_you_mean(source, list(DATASETS))}")
+        return False
+    if options:
+        raise DataError(f"{source}: expected no options, which are for files, found {', '.join(options)}")
+    return True
 
 
 __all__ = [
     "DATASETS",
+    "DataError",
     "Dataset",
+    "Description",
+    "FileOptions",
+    "MappedPart",
     "Part",
     "Source",
     "Window",
+    "describe",
     "digits",
     "load",
     "moons",

@@ -42,6 +42,16 @@ class Source(Protocol):
         """All of it in pieces that fit in memory, in an order drawn from `rng`; each but the last of whole batches."""
 
 
+# What a window takes in memory: 64 times what is read of a file in one piece, so that its rows come from all over it.
+WINDOW_BYTES = 64 << 20
+
+
+def window_rows(source: Source, batch_size: int) -> int:
+    """The rows of a window: whole batches, at least one."""
+    row_bytes = (source.features + source.context_features + source.weighted) * source.dtype.itemsize
+    return max(1, WINDOW_BYTES // row_bytes // batch_size) * batch_size
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """Rows in memory: float32 or float64, all arrays of one dtype and length.
@@ -73,6 +83,14 @@ class Part:
         if self.weight is not None and not ((self.weight >= 0).all() and self.weight.sum() > 0):
             raise ValueError("weight: expected numbers of at least 0, not all 0")
 
+    @classmethod
+    def trusted(cls, rows: Rows, context: Rows | None = None, weight: Rows | None = None) -> Part:
+        """A part of arrays that are known to be as they should: nothing is checked."""
+        part = object.__new__(cls)
+        for name, array in (("rows", rows), ("context", context), ("weight", weight)):
+            object.__setattr__(part, name, array)
+        return part
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -99,12 +117,52 @@ class Part:
         yield self
 
     def windows(self, rng: np.random.Generator, batch_size: int) -> Sequence[Source]:
-        return [self]
+        """Itself, where that is no more than a window takes: else its rows in random order, without a copy of them all."""
+        rows = window_rows(self, batch_size)
+        if len(self) <= rows:
+            return [self]
+        return [Picked(self, index) for index in np.split(rng.permutation(len(self)), range(rows, len(self), rows))]
 
     def take(self, index: NDArray[np.intp]) -> Part:
         """The rows of these indices."""
-        return Part(
+        return Part.trusted(
             self.rows[index],
             None if self.context is None else self.context[index],
             None if self.weight is None else self.weight[index],
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Picked:
+    """Some rows of a part, by index, which are copied when they are read."""
+
+    part: Part
+    index: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def features(self) -> int:
+        return self.part.features
+
+    @property
+    def context_features(self) -> int:
+        return self.part.context_features
+
+    @property
+    def weighted(self) -> bool:
+        return self.part.weighted
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.part.dtype
+
+    def read(self) -> Part:
+        return self.part.take(self.index)
+
+    def chunks(self) -> Iterator[Part]:
+        yield self.read()
+
+    def windows(self, rng: np.random.Generator, batch_size: int) -> Sequence[Source]:
+        return [self]
