@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastgen import data
-from fastgen.data import Dataset, patches
+from fastgen.data import Dataset, Part, patches
 from fastgen.data.dataset import cuts, dequantise
 from fastgen.data.patches import BANDS, EDGE, band_patches, prepare, split_bands
 
@@ -20,47 +20,74 @@ SHAPES = {
 @pytest.mark.parametrize("name", data.DATASETS)
 def test_shapes_and_determinism(name):
     one, again, other = data.load(name, seed=3), data.load(name, seed=3), data.load(name, seed=4)
-    assert tuple(part.shape for part in (one.train, one.valid, one.test)) == SHAPES[name]
+    assert tuple(part.rows.shape for part in (one.train, one.valid, one.test)) == SHAPES[name]
     assert one.features == SHAPES[name][0][1] and one.name == name and one.seed == 3
     for part in ("train", "valid", "test"):
         assert getattr(one, part).dtype == np.float32
-        assert np.array_equal(getattr(one, part), getattr(again, part))
-        assert not np.array_equal(getattr(one, part), getattr(other, part))
+        assert np.array_equal(getattr(one, part).rows, getattr(again, part).rows)
+        assert not np.array_equal(getattr(one, part).rows, getattr(other, part).rows)
 
 
 def test_an_unknown_name():
-    with pytest.raises(ValueError, match=r"data: expected one of digits, patches.*found 'mnist'"):
-        data.load("mnist")
+    with pytest.raises(
+        data.DataError, match=r"data: expected a file or one of digits, patches.*found 'digit'; did you mean 'digits'"
+    ):
+        data.load("digit")
+    with pytest.raises(data.DataError, match="digits: expected no options, which are for files, found levels"):
+        data.load("digits", levels=2)
 
 
 def test_digits_are_split_without_overlap_and_keep_their_pixels():
     from sklearn.datasets import load_digits
 
     digits = data.digits(seed=1)
-    pixels = np.concatenate([np.floor(part) for part in (digits.train, digits.valid, digits.test)])
+    pixels = np.concatenate([part.rows for part in (digits.train, digits.valid, digits.test)])
     assert sorted(map(tuple, pixels)) == sorted(map(tuple, load_digits().data))
-    assert digits.train.max() == 16 and np.array_equal(digits.train, np.floor(digits.train))
+    assert digits.levels == 17
 
 
-def test_an_epoch_of_digits_has_fresh_noise_and_held_out_noise_is_fixed():
+def _epoch(digits, number, seed=0):
+    return np.concatenate([window.read().rows for window in digits.epoch(number, 256, seed)])
+
+
+def _held_out(digits, part):
+    return np.concatenate([piece.rows for piece in digits.held_out(part)])
+
+
+def test_an_epoch_of_digits_has_noise_and_an_order_that_its_number_and_the_seed_rule():
     digits = data.digits()
-    rng = np.random.default_rng(0)
-    one, two = digits.epoch(rng), digits.epoch(rng)
-    assert not np.array_equal(one, two)
-    assert np.array_equal(np.floor(one), digits.train) and np.array_equal(np.floor(two), digits.train)
-    noise = one - digits.train
+    one = _epoch(digits, 1)
+    assert np.array_equal(one, _epoch(digits, 1))
+    assert not np.array_equal(one, _epoch(digits, 2)) and not np.array_equal(one, _epoch(digits, 1, seed=1))
+    assert sorted(map(tuple, np.floor(one))) == sorted(map(tuple, digits.train.rows))
+    noise = one - np.floor(one)
     # Uniform on [0, 1): the standard error of its mean over 80 thousand draws is 0.001.
     assert abs(noise.mean() - 0.5) < 0.005 and abs(noise.var() - 1 / 12) < 0.002
-    assert not np.array_equal(digits.test, np.floor(digits.test))
 
 
-def test_dequantised_levels_never_round_up_to_the_next():
+def test_held_out_noise_is_the_same_every_time_and_other_in_each_part():
+    digits = data.digits()
+    one = _held_out(digits, "test")
+    assert np.array_equal(np.floor(one), digits.test.rows) and not np.array_equal(one, digits.test.rows)
+    assert np.array_equal(one, _held_out(digits, "test"))
+    assert not np.array_equal((one - np.floor(one))[:180], _held_out(digits, "valid") % 1)
+
+
+def test_discrete_digits_have_no_noise():
+    digits = data.digits().discrete()
+    assert digits.levels == 17
+    assert np.array_equal(_held_out(digits, "test"), digits.test.rows)
+    assert np.array_equal(_epoch(digits, 1), np.floor(_epoch(digits, 1)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dequantised_levels_never_round_up_to_the_next(dtype):
     class Highest:
         def random(self, shape, dtype):
             return np.full(shape, np.nextafter(dtype(1), dtype(0)))
 
-    noisy = dequantise(np.arange(256.0), Highest())
-    assert noisy.dtype == np.float32 and np.array_equal(np.floor(noisy), np.arange(256))
+    noisy = dequantise(np.arange(256, dtype=dtype), Highest())
+    assert noisy.dtype == dtype and np.array_equal(np.floor(noisy), np.arange(256))
 
 
 def test_patches_of_different_parts_share_no_pixel_of_a_photograph():
@@ -81,16 +108,16 @@ def test_patches_are_prepared_as_bsds300_is():
     assert rows.shape == (5, 63)
     np.testing.assert_allclose(rows, expected[:, :63], atol=1e-6)
     # The dropped pixel follows from the others.
-    shipped = Dataset("patches", 0, rows, rows, rows, image_shape=(8, 8))
+    shipped = Dataset("patches", 0, Part(rows), Part(rows), Part(rows), image_shape=(8, 8))
     np.testing.assert_allclose(shipped.images(rows).reshape(5, 64), expected, atol=1e-6)
 
 
 def test_patches_have_no_mean_left_and_vary_everywhere():
     shipped = patches()
-    images = shipped.images(shipped.test)
+    images = shipped.images(shipped.test.rows)
     assert images.shape == (21000, 8, 8)
     assert np.abs(images.mean(axis=(1, 2))).max() < 1e-6
-    assert np.abs(images).max() <= 1 and shipped.train.std(axis=0).min() > 0.01
+    assert np.abs(images).max() <= 1 and shipped.train.rows.std(axis=0).min() > 0.01
 
 
 def test_bits_per_dim():
@@ -121,30 +148,27 @@ def test_toys_take_a_size(name):
 
 
 def test_toys_look_as_described():
-    rings = data.rings().train
+    rings = data.rings().train.rows
     radius = np.linalg.norm(rings, axis=1)
     assert np.abs(radius - np.rint(radius).clip(1, 4)).max() < 0.6
-    upper, lower = data.moons().train.max(axis=0)[1], data.moons().train.min(axis=0)[1]
+    upper, lower = data.moons().train.rows.max(axis=0)[1], data.moons().train.rows.min(axis=0)[1]
     assert 1.1 < upper < 1.7 and -1.2 < lower < -0.6
-    spirals = data.spirals().train
+    spirals = data.spirals().train.rows
     assert np.linalg.norm(spirals, axis=1).max() < 3.7
     # Both arms: the set is symmetric about the origin. The standard error of the mean is 0.011.
     assert np.abs(spirals.mean(axis=0)).max() < 0.06
 
 
-ROWS = np.zeros((3, 2), np.float32)
-
-
 @pytest.mark.parametrize(
-    ("valid", "error", "message"),
+    ("other", "message"),
     [
-        (np.zeros((0, 2), np.float32), ValueError, r"valid: expected at least one row .* found shape \(0, 2\)"),
-        (np.zeros((3, 1), np.float32), ValueError, r"valid: .* found shape \(3, 1\)"),
-        (np.zeros(3, np.float32), ValueError, r"valid: .* found shape \(3,\)"),
-        (np.zeros((3, 2)), TypeError, "valid: expected float32, found float64"),
-        (np.full((3, 2), np.nan, np.float32), ValueError, "valid: expected finite numbers"),
+        (Part(np.zeros((3, 1), np.float32)), "valid: expected features 2 as train has, found 1"),
+        (Part(np.zeros((3, 2))), "valid: expected dtype float32 as train has, found float64"),
+        (Part(np.zeros((3, 2), np.float32), np.ones((3, 1), np.float32)), "valid: expected context_features 0"),
+        (Part(np.zeros((3, 2), np.float32), weight=np.ones(3, np.float32)), "valid: expected weighted False"),
     ],
 )
-def test_bad_rows_are_named(valid, error, message):
-    with pytest.raises(error, match=message):
-        Dataset("bad", 0, ROWS, valid, ROWS)
+def test_parts_that_differ_are_named(other, message):
+    part = Part(np.zeros((3, 2), np.float32))
+    with pytest.raises(ValueError, match=message):
+        Dataset("bad", 0, part, other, part)
