@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
 import typer
 
 from .. import __version__
-from ..data.errors import DataError
+from ..data import DataError
 from ..io import FileError
 from ..train import NonFiniteLoss
 from .demo import demo
@@ -56,7 +57,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     SIGTERM.
     """
     try:
-        code = app(args=arguments, prog_name="fastgen", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            code = app(args=arguments, prog_name="fastgen", standalone_mode=False)
     except (UserError, DataError, FileError) as error:
         return _fail(2, str(error))
     except NonFiniteLoss as error:
@@ -71,6 +74,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(2, error.format_message())
     return code if isinstance(code, int) else 0
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    print(f"fastgen: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _fail(code: int, message: str) -> int:

@@ -72,7 +72,7 @@ def _built(config: RunConfig, data: Dataset) -> nn.Module:
         return build(config.model, data, **config.options)
     # What options that no signature tells apart raise, and widths that no memory holds.
     except (ValueError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
-        raise UserError(f"[model] of {config.model}: {error or 'not enough memory'}") from error
+        raise UserError(f"{config.model}: {error or 'not enough memory'}") from error
 
 
 def run_experiment(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, get_type_hints
 
-from ..data.options import FileOptions
+from ..data import FileOptions
 from ..nn import MADE
 from ..train import TrainConfig
 from ..train.models import MODELS

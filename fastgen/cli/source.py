@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ..data import DATASETS, Dataset, load
-from ..data.options import FileOptions
+from ..data import DATASETS, Dataset, Description, FileOptions, describe, load
 from . import checks
 from .errors import UserError
 from .keys import data_keys
@@ -28,8 +27,16 @@ class DataConfig:
 
     def load(self) -> Dataset:
         """The data set. Raises DataError, naming the file and the place in it."""
-        options = {} if self.source in DATASETS and self.file == FileOptions() else asdict(self.file)
-        return load(self.source, seed=self.seed, **options)
+        return load(self.source, seed=self.seed, **self._options())
+
+    def describe(self) -> Description:
+        """The data set in figures. Raises DataError likewise."""
+        return describe(self.source, seed=self.seed, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        """What is not as it is anyway: a set that is shipped refuses all options."""
+        standard = asdict(FileOptions())
+        return {key: value for key, value in asdict(self.file).items() if value != standard[key]}
 
     def to_json(self) -> dict[str, Any]:
         """The table [data]."""
@@ -51,7 +58,8 @@ def data_config(settings: Settings, seed: int = 0) -> DataConfig:
     file = checks.made(FileOptions, settings, "data", **options)
     if file.labels is not None:
         file = replace(file, labels=os.path.abspath(file.labels))
-    return DataConfig(source if source in DATASETS else os.path.abspath(source), seed, file)
+    is_file = source not in DATASETS and os.path.exists(source)
+    return DataConfig(os.path.abspath(source) if is_file else source, seed, file)
 
 
 def data_of(description: Mapping[str, Any], origin: str, changed: Settings | None = None) -> DataConfig:

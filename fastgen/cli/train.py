@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ..data import DataError
+from ..io import FileError
 from ..train import Interrupted, Observer, RunFolder, TensorBoard
 from ..train.models import MODELS
 from . import options
@@ -59,7 +61,7 @@ def train(
     experiment = prepare(config)
     observers: list[Observer] = [_tensorboard(run)] if tensorboard else []
     console = Console()
-    with run.locked(), _stopped(run):
+    with run.locked(), _ended(run, resume):
         if not resume:
             run.claim(overwrite)
         # A run that was ended before its first state begins anew, and goes the same way.
@@ -105,10 +107,14 @@ def _tensorboard(run: RunFolder) -> Observer:
 
 
 @contextmanager
-def _stopped(run: RunFolder) -> Iterator[None]:
-    """Says of a run that a signal stopped how it goes on."""
+def _ended(run: RunFolder, resume: bool) -> Iterator[None]:
+    """Says of a run that a signal stopped how it goes on, and of one that cannot go on that it was to."""
     try:
         yield
     except Interrupted as stop:
         hint = f"go on with: fastgen train --resume --out {shlex.quote(str(run.folder))}"
         raise Stopped(stop.signal, f"{stop}; its state is saved, {hint}") from stop
+    except ValueError as error:
+        if not resume or isinstance(error, (FileError, DataError, UserError)):
+            raise
+        raise UserError(f"--resume: {error}") from error

@@ -108,12 +108,16 @@ BAD_OPTIONS = [
     (["train", "digit"], "digit: unknown config or model; did you mean digits?"),
     (["train", "gone.toml"], "gone.toml: expected a file to read, found: No such file"),
     (["train", "mushrooms"], "--data: expected a file or one of digits, patches, moons, rings, spirals, pinwheel, found none"),
-    (["train", "maf", "--data", "mnist"], "mnist: expected"),
+    (["train", "maf", "--data", "mnist"], "data: expected a file or one of digits, patches"),
+    (["train", "maf", "--data", "gone.csv"], "gone.csv: expected"),
+    (["train", "maf", "--data", "moons", "--set", "levels=2"], "moons: expected no options, which are for files, found levels"),
+    (["data", "describe", "gone.csv"], "gone.csv: expected"),
+    (["data", "describe", "moons", "--set", "level=2"], "--set level: expected a known key; did you mean levels?"),
     (["train", "maf", "--set", "epochs=0"], "--set epochs=0: [training] epochs: expected at least 1, found 0"),
     (["train", "maf", "--set", "epochs=many"], "--set epochs=many: [training] epochs: expected a whole number, found 'many'"),
     (["train", "maf", "--set", "epoch=2"], "--set epoch: expected a known key; did you mean epochs?"),
     (["train", "maf", "--set", "hidden_features=[8,"], "[model] hidden_features: expected a list, each of it a whole number"),
-    (["train", "maf", "--set", "transforms=0"], "[model] of maf: transforms: expected at least 1, found 0"),
+    (["train", "maf", "--set", "transforms=0"], "maf: transforms: expected at least 1, found 0"),
     (["train", "maf", "--set", "learning_rate=nan"], "[training] learning_rate: expected a finite number, found nan"),
     (["train", "maf", "--set", "model.name=vae"], "--set model.name=vae: [model] name: expected one of maf"),
     (["train", "maf", "--on-nonfinite", "ignore"], "--on-nonfinite: [training] on_nonfinite: expected one of stop, skip"),
@@ -203,6 +207,15 @@ def test_a_run_that_diverges_says_so(tmp_path, capsys):
     err = _fails(capsys, 1, "train", "maf", "--data", "moons", "--out", tmp_path / "x", *TINY, "--set", "learning_rate=1e38")
     assert re.search(r"step \d+ \(epoch 1\): .* finite.*; lower learning_rate", err)
     assert not (tmp_path / "x" / "checkpoint.safetensors").exists()
+
+
+def test_describe_tells_what_would_be_trained_on(tmp_path, capsys):
+    lines = [f"{i},{i % 2},{'nan' if i == 7 else i / 4}" for i in range(40)]
+    (tmp_path / "x.csv").write_text("\n".join(["a,b,c", *lines]))
+    assert cli.run(["data", "describe", str(tmp_path / "x.csv"), "--set", "context=b"]) == 0
+    printed = capsys.readouterr().out
+    for part in ("31 train", "features: 2, 1 of context", "feature a: 0 to 39", "context b: 0 to 1", "line 9, column 'c'"):
+        assert part in printed
 
 
 def test_plot_draws_the_run_again(trained, tmp_path, capsys):

@@ -14,7 +14,7 @@ from fastgen.cli.config import RunConfig, build_config
 from fastgen.cli.errors import UserError
 from fastgen.cli.keys import known
 from fastgen.cli.settings import Setting, Settings, flat, read_toml
-from fastgen.data.options import FileOptions
+from fastgen.data import FileOptions
 from fastgen.train import TrainConfig
 from fastgen.train.models import MODELS, build
 
@@ -51,6 +51,7 @@ def test_values_reach_their_place(tmp_path):
 
 def test_a_relative_file_is_found_from_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.npy").touch()
     config = build_config(_settings(data__source="x.npy", data__labels="y.npy"))
     assert (config.data.source, config.data.file.labels) == (str(tmp_path / "x.npy"), str(tmp_path / "y.npy"))
 
