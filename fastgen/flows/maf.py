@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,22 @@ from .registry import build_base, describe_base, described, preprocessing
 from .transform import Composed, Transform
 
 ORDERS = {"reverse": ("natural", "reversed"), "random": ("random",)}
+
+
+def settled_seed(seed: int | None, order: str, options: Mapping[str, Any]) -> int | None:
+    """The seed; where random orders or degrees need one and there is none, one drawn from torch's generator."""
+    return draw_seed() if seed is None and "random" in (order, options.get("hidden_degrees")) else seed
+
+
+def orders(order: str, seed: int | None, count: int) -> list[dict[str, Any]]:
+    """The order and the seed of each network of a stack, arguments of `fastgen.nn.MADE`.
+
+    The first few are the same whatever the count. Raises ValueError for an unknown order.
+    """
+    if order not in ORDERS:
+        raise ValueError(f"order: expected one of {', '.join(ORDERS)}, found {order!r}")
+    cycle = itertools.cycle(ORDERS[order])
+    return [{"order": name, "seed": own} for name, own in zip(cycle, seeds(seed, count), strict=False)]
 
 
 class MAF(Flow):
@@ -74,28 +91,23 @@ class MAF(Flow):
         **options: Any,
     ) -> None:
         at_least_one(transforms=transforms)
-        if order not in ORDERS:
-            raise ValueError(f"order: expected one of {', '.join(ORDERS)}, found {order!r}")
-        if seed is None and "random" in (order, options.get("hidden_degrees")):
-            seed = draw_seed()
+        seed = settled_seed(seed, order, options)
         placed: dict[str, Any] = {"device": device, "dtype": dtype}
         network = build_embedding(embedding, context_features)
         if network is not None:
             network.to(**placed)
         seen = embedded_features(network, context_features)
-        orders = ORDERS[order]
         blocks = [
             MaskedAutoregressiveTransform(
                 features,
                 context_features=seen,
                 hidden_features=hidden_features,
-                order=orders[i % len(orders)],
                 scale_map=scale_map,
-                seed=block_seed,
+                **own,
                 **placed,
                 **options,
             )
-            for i, block_seed in enumerate(seeds(seed, transforms))
+            for own in orders(order, seed, transforms)
         ]
         stack: list[Transform] = [preprocessing(t).to(**placed) for t in preprocess]
         for block in blocks:
@@ -103,8 +115,8 @@ class MAF(Flow):
         super().__init__(build_base(base, features, seen, **placed), Composed(stack), network)
         if standardise_context:
             self.standardise_context = Standardise(context_features).to(**placed)
-        own = {"context_features": context_features, "transforms": transforms, "batch_norm": batch_norm}
-        self._config = {**blocks[0].config, **own, "order": order, "seed": seed}
+        sizes = {"context_features": context_features, "transforms": transforms, "batch_norm": batch_norm}
+        self._config = {**blocks[0].config, **sizes, "order": order, "seed": seed}
 
     @property
     def config(self) -> dict[str, Any]:
@@ -112,14 +124,15 @@ class MAF(Flow):
 
         Raises TypeError where `preprocess`, `base` or `embedding` is of one's own.
         """
+        return {**self.stack_config, "base": describe_base(self.base)}
+
+    @property
+    def stack_config(self) -> dict[str, Any]:
+        """`config` but for the base."""
         own = self._config["transforms"] * (2 if self._config["batch_norm"] else 1)
         return {
             **self._config,
             "preprocess": [described(t) for t in list(self.transform)[:-own]],
-            "base": describe_base(self.base),
             "embedding": describe_embedding(self.embedding),
             "standardise_context": self.standardise_context is not None,
         }
-
-
-_preprocessing, _described = preprocessing, described

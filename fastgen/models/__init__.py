@@ -5,6 +5,7 @@ from .bernoulli_made import BernoulliMADE
 from .categorical_made import CategoricalMADE
 from .conditionals import Bernoulli, Categorical, Conditional, Gaussian, Mixture
 from .gaussian_made import GaussianMADE
+from .maf_mog import MAFMoG
 from .mixture_made import MixtureMADE
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Conditional",
     "Gaussian",
     "GaussianMADE",
+    "MAFMoG",
     "Mixture",
     "MixtureMADE",
 ]

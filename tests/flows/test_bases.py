@@ -276,7 +276,7 @@ class Own(Distribution):
 def test_a_base_of_ones_own_has_no_config() -> None:
     flow = MAF(D, transforms=1, hidden_features=(8,), base=Own())
     assert isinstance(flow, Flow) and flow.log_prob(torch.randn(2, D)).shape == (2,)
-    with pytest.raises(TypeError, match="base: expected bases of StandardNormal.*found Own"):
+    with pytest.raises(TypeError, match=r"base: expected bases of StandardNormal.*found Own"):
         _ = flow.config
 
 
