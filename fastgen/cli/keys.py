@@ -16,7 +16,17 @@ from ..train.models import MODELS
 TABLES = ("model", "data", "training")
 TOP: dict[str, Any] = {"seed": int, "threads": int | None, "device": str | None}
 # What `build` gives a model out of its data, and what a run decides for all of it.
-_GIVEN = {"features", "context_features", "preprocess", "categories", "inputs", "outputs", "device", "dtype"}
+_GIVEN = {
+    "features",
+    "context_features",
+    "standardise_context",
+    "preprocess",
+    "categories",
+    "inputs",
+    "outputs",
+    "device",
+    "dtype",
+}
 
 # Options of MADE that flows keep to themselves: each of their networks has one mask.
 _KEPT = {"maf": {"masks"}, "maf-mog": {"masks"}}
