@@ -64,8 +64,8 @@ class AutoregressiveDensity(nn.Module):
             raise ValueError(f"preprocess: expected none with discrete features, found {len(before)}")
         self.conditional, self.discrete = conditional, conditional.discrete
         self.preprocess = Composed(before) if before else None
-        sizes = {"outputs": conditional.outputs, "inputs": conditional.inputs}
-        self.made = MADE(features, **sizes, device=device, dtype=dtype, **options)
+        options = {**options, "outputs": conditional.outputs, "inputs": conditional.inputs}
+        self.made = MADE(features, device=device, dtype=dtype, **options)
         self._generation_orders: list[list[int]] = [order.argsort().tolist() for order in self.made.orders]
         self.cycle = Cycle(self.masks) if self.masks > 1 else None
         with torch.no_grad():
@@ -200,8 +200,8 @@ class AutoregressiveDensity(nn.Module):
         known = self._known(x, observed)
         y = known if self.preprocess is None else self.preprocess(known)[0]
         y = torch.where(observed, y, self.conditional.unknown).to(self._sample_dtype)
-        copies = y.expand(shape).reshape(math.prod(sample_shape(n)), -1, self.features)
-        noise = self._noise(shape, generator).view(*copies.shape, -1)
+        copies = y.expand(shape).reshape(math.prod(sample_shape(n)), math.prod(x.shape[:-1]), self.features)
+        noise = self._noise(shape, generator).view(*copies.shape, self.conditional.numbers)
         terms = _as_rows(self.made.context_terms(context), x.shape[:-1])
         drawn = self._generate_groups(copies, noise, terms, self._pattern_groups(observed)).view(shape)
         if self.preprocess is not None:
@@ -274,8 +274,8 @@ class AutoregressiveDensity(nn.Module):
             return self._generate(y, noise, terms, mask or 0, self._generation_order(mask or 0))
         masks = torch.randint(self.masks, (math.prod(batch), 1), device=noise.device, generator=generator)
         groups = ((rows, int(m), self._generation_order(int(m))) for m, rows in distinct_rows(masks))
-        rows = y.view(1, -1, self.features), noise.view(1, -1, *noise.shape[-2:])
-        return self._generate_groups(*rows, _as_rows(terms, batch), groups).view(shape), None
+        flat_y, flat_noise = (t.view(1, len(masks), *t.shape[len(batch) :]) for t in (y, noise))
+        return self._generate_groups(flat_y, flat_noise, _as_rows(terms, batch), groups).view(shape), None
 
     def _generate(
         self, y: Tensor, noise: Tensor, terms: Tensor | None, mask: int | Reordered, order: Sequence[int]
@@ -335,9 +335,10 @@ class AutoregressiveDensity(nn.Module):
         """log|dy_i/dx_i| (..., D) of `preprocess`, each feature by itself."""
         assert self.preprocess is not None
         self._check_elementwise()
-        transform = self.preprocess
-        x = x.to(accumulator(x.dtype))
-        _, derivatives = torch.func.jvp(lambda t: transform(t)[0], (x,), (torch.ones_like(x),))
+        again = torch.is_grad_enabled() and x.requires_grad
+        with torch.enable_grad():
+            x = x.to(accumulator(x.dtype)) if again else x.detach().to(accumulator(x.dtype)).requires_grad_()
+            (derivatives,) = torch.autograd.grad(self.preprocess(x)[0].sum(), x, create_graph=again)
         return derivatives.abs().log()
 
     def _check_elementwise(self) -> None:

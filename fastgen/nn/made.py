@@ -145,8 +145,8 @@ class MADE(Planned[tuple[NetworkPlan, ...]]):
         """Initial sizes for the mean of the fan-ins of all masks: an output's mean variance over them is that with one."""
         layers = [*self.layers, *([] if self.direct is None else [self.direct])]
         for layer, *ends in zip(layers, *(_ends(network) for network in self.networks), strict=True):
-            seen = torch.stack([fan_in(*degrees, layer.strict) for degrees in ends]).double().clamp(min=1)
-            ratio = (seen[0] / seen.mean(0)).sqrt().to(layer.weight)
+            seen = [fan_in(inputs, outputs, layer.strict).double().clamp(min=1) for inputs, outputs in ends]
+            ratio = (seen[0] / torch.stack(seen).mean(0)).sqrt().to(layer.weight)
             layer.weight.mul_(ratio[:, None])
             if layer.bias is not None:
                 layer.bias.mul_(ratio)

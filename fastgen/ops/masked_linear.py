@@ -82,7 +82,8 @@ _call_backward = register(
 def rows(x: Tensor) -> Tensor:
     """x as a matrix of rows (..., D) -> (B, D) whose last stride is 1: a view where it can be."""
     x = x.reshape(-1, x.shape[-1]) if x.dim() != 2 else x
-    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
+    # Not contiguous(), which leaves no rows at the strides they have.
+    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.clone(memory_format=torch.contiguous_format)
 
 
 class _MaskedLinear(torch.autograd.Function):

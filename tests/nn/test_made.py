@@ -154,6 +154,7 @@ def test_any_strides_give_the_same() -> None:
     made = generic(features=5, hidden_features=(8,))
     x = torch.randn(5, 4, dtype=torch.float64).T
     torch.testing.assert_close(made(x), made(x.contiguous()), rtol=1e-13, atol=1e-13)
+    assert made(x[:0]).shape == (0, 5, 2)
     row = torch.randn(5, dtype=torch.float64)
     torch.testing.assert_close(made(row.expand(6, 5)), made(row).expand(6, 5, 2), rtol=1e-13, atol=1e-13)
 
