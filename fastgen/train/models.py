@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from ..data import Dataset
 from ..flows import MAF, Flow, Logit, Standardise, Transform, UnitInterval
-from ..models import BernoulliMADE, CategoricalMADE, GaussianMADE, MixtureMADE
+from ..models import BernoulliMADE, CategoricalMADE, GaussianMADE, MAFMoG, MixtureMADE
 
 MODELS: dict[str, type[nn.Module]] = {
     "maf": MAF,
+    "maf-mog": MAFMoG,
     "gaussian-made": GaussianMADE,
     "mixture-made": MixtureMADE,
     "bernoulli-made": BernoulliMADE,
