@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .base import Distribution, StandardNormal
 from .batch import match_context, sample_shape
+from .bounds import Bounds
 from .checks import check_context
-from .elementwise import Standardise
+from .elementwise import Logit, Standardise, UnitInterval
 from .transform import Composed, Transform
+
+# Transforms of data whose range is known, which come before a standardisation.
+TO_REAL_NUMBERS = (Bounds, Logit, UnitInterval)
 
 
 class Flow(nn.Module):
@@ -47,7 +52,7 @@ class Flow(nn.Module):
         """
         context = self._seen(context)
         x = match_context(x, context)
-        if isinstance(self.base, StandardNormal):
+        if type(self.base) is StandardNormal:
             return self.transform.normal_log_prob(x, context)
         z, log_det = self.transform(x, context)
         return self.base.log_prob(z, context) + log_det
@@ -93,23 +98,27 @@ class Flow(nn.Module):
         """Makes the flow see data and contexts with mean 0 and standard deviation 1, feature by feature.
 
         The standardisation of x becomes the first transform, in place of a `Standardise` that is there already, so that
-        log_prob stays that of the data as they are. The context's comes before the embedding. Nothing else changes.
+        log_prob stays that of the data as they are. Where the flow begins with transforms to all real numbers (`Bounds`,
+        `Logit`, `UnitInterval`) it follows them, fitted to what they make of x. The context's comes before the embedding.
+        Nothing else changes.
 
         Args:
             x: the data (..., D); or an iterable of tensors, the rows part by part, passed over once.
             context: the contexts (..., F), likewise; None leaves them as they are.
 
         Raises:
-            ValueError, TypeError: what `Standardise.fit` raises, or another number of features than the flow has.
+            ValueError, TypeError: what `Standardise.fit` raises, another number of features than the flow has, or values
+                outside the bounds.
         """
-        features = Standardise.fit(x)
+        transforms = list(self.transform) if isinstance(self.transform, Composed) else [self.transform]
+        first = list(itertools.takewhile(lambda t: isinstance(t, TO_REAL_NUMBERS), transforms))
+        rest = transforms[len(first) :]
+        features = Standardise.fit(_through(first, [x] if isinstance(x, Tensor) else x))
         if self.base.features not in (None, features.features):
             raise ValueError(f"x: expected {self.base.features} features, found {features.features}")
         contexts = None if context is None else Standardise.fit(context)
         like = placed_like(self, features.mean)
-        transforms = list(self.transform) if isinstance(self.transform, Composed) else [self.transform]
-        rest = transforms[1:] if isinstance(transforms[0], Standardise) else transforms
-        self.transform = Composed([features.to(like), *rest])
+        self.transform = Composed([*first, features.to(like), *rest[bool(rest) and isinstance(rest[0], Standardise) :]])
         if contexts is not None:
             self.standardise_context = contexts.to(like)
 
@@ -122,6 +131,18 @@ class Flow(nn.Module):
         if context is None:
             raise ValueError("context: expected a tensor for the embedding, found None")
         return self.embedding(context)
+
+
+@torch.no_grad()
+def _through(transforms: Sequence[Transform], chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+    """What the transforms make of data, part by part, on their own device."""
+    for chunk in chunks:
+        z = chunk
+        for transform in transforms:
+            z, log_det = transform(z.to(placed_like(transform, z).device))
+            if (log_det == -math.inf).any():
+                raise ValueError(f"x: expected values inside the bounds of {type(transform).__name__}, found some outside")
+        yield z
 
 
 def placed_like(module: nn.Module, default: Tensor) -> Tensor:
