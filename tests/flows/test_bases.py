@@ -18,6 +18,7 @@ from fastgen.flows import (
     Flow,
     MixtureOfNormals,
     StandardNormal,
+    Truncated,
     Uniform,
 )
 
@@ -309,3 +310,27 @@ def test_bad_arguments_are_named(build, message: str) -> None:  # type: ignore[n
 def test_what_is_no_base_is_named() -> None:
     with pytest.raises(TypeError, match="base: expected a base or a dict, found str"):
         MAF(2, base="normal")  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("options", BASE_OPTIONS, ids=lambda o: o["base"])
+def test_a_flow_over_each_base_moved_to_cuda_is_the_same(options: dict) -> None:
+    torch.manual_seed(0)
+    flow = MAF(
+        D,
+        transforms=2,
+        hidden_features=(16,),
+        context_features=F,
+        preprocess=[{"transform": "Bounds", "low": [0.0, None, None], "high": [1.0, 9.0, None]}],
+        base=options,
+        batch_norm=True,
+        embedding={"features": 4},
+        dtype=DOUBLE,
+    ).eval()
+    x, context = torch.rand(6, D, dtype=DOUBLE), torch.randn(6, F, dtype=DOUBLE)
+    expected = flow.log_prob(x, context)
+    flow.cuda()
+    torch.testing.assert_close(flow.log_prob(x.cuda(), context.cuda()).cpu(), expected, rtol=1e-9, atol=1e-9)
+    samples = Truncated(flow, 0.1, None).sample(5, context.cuda(), generator=torch.Generator("cuda").manual_seed(1))
+    assert samples.is_cuda and samples.shape == (5, 6, D) and (samples >= 0.1).all()
