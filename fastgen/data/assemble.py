@@ -59,7 +59,7 @@ def assemble(path: Path, seed: int, options: FileOptions) -> Assembled:
         levels=levels,
         image_shape=image_shape,
         grey_level=1.0 if image_shape and levels else None,
-        columns=table.names,
+        columns=None if table.names is None else table.names[: table.features],
         context_columns=_context_columns(table),
     )
     return Assembled(data, tuple(tables.values()), tuple(checked.values()))
@@ -95,10 +95,9 @@ def _levels(checked: Sequence[Checked]) -> int | None:
 
 def _context_columns(table: Table) -> tuple[str, ...] | None:
     """Names of the context, where the file has any; a class's is class=0, class=1, ..."""
-    named = table.context_names
-    if named is None and table.classes is None:
+    if table.names is None and table.classes is None:
         return None
-    own = named if named is not None else tuple(table.labels[i] for i in table.context)
+    own = tuple(table.called[i] for i in table.context)
     return own + tuple(f"class={i}" for i in range(table.classes.count if table.classes else 0))
 
 

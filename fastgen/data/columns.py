@@ -24,9 +24,9 @@ class Selection:
         """Features, then context, then the weight."""
         return self.features + self.context + self.weight
 
-    def names(self, indices: Sequence[int]) -> tuple[str, ...] | None:
-        """What the file calls these columns; None where it has no names."""
-        return None if self.header is None else tuple(self.header[i] for i in indices)
+    def names(self) -> tuple[str, ...] | None:
+        """What the file calls the columns in use; None where it has no names."""
+        return None if self.header is None else tuple(self.header[i] for i in self.used)
 
     def labels(self) -> tuple[str, ...]:
         """How messages call the columns in use."""

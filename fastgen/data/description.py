@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,16 +113,11 @@ def describe_file(path: Path, found: Assembled, problem: str | None) -> Descript
     for checked in found.checked:
         survey.merge(checked.survey)
     roles = {**dict.fromkeys(table.context, "context"), **dict.fromkeys(table.weight, "weight")}
-    names = list(table.labels)
-    for position, name in enumerate(table.names or ()):
-        names[position] = name
-    for position, name in zip(table.context, table.context_names or (), strict=False):
-        names[position] = name
     return _description(
         found.data,
         str(path),
         os.stat(path).st_size,
-        _columns(survey, names, [roles.get(i, "feature") for i in range(len(names))]),
+        _columns(survey, table.called, [roles.get(i, "feature") for i in range(len(table.called))]),
         classes=table.classes.count if table.classes else 0,
         dropped=sum(len(checked.dropped) for checked in found.checked),
         problem=problem,
@@ -140,7 +135,7 @@ def describe_shipped(data: Dataset) -> Description:
     return _description(data, data.name, None, _columns(survey, names, ["feature"] * width))
 
 
-def _columns(survey: Survey, names: list[str], roles: list[str]) -> tuple[Column, ...]:
+def _columns(survey: Survey, names: Sequence[str], roles: list[str]) -> tuple[Column, ...]:
     figures = (survey.minimum, survey.maximum, survey.mean, survey.std, survey.missing)
     return tuple(map(Column, names, roles, *(figure.tolist() for figure in figures)))
 

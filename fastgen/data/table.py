@@ -68,7 +68,7 @@ class Table:
     context, weight: positions among the columns of all groups; one weight at most.
     classes: where given, what is appended to the context, one-hot.
     lines: of a text file, the line of each row.
-    names, context_names: what the file calls its columns of features and of `context`; None where it has no names.
+    names: what the file calls the columns of the first group; None where it has no names.
     image_shape: (height, width) where the file holds images.
     bytes: whether all features are whole numbers of one byte.
     """
@@ -81,7 +81,6 @@ class Table:
     classes: Classes | None = None
     lines: NDArray[np.int64] | None = None
     names: tuple[str, ...] | None = None
-    context_names: tuple[str, ...] | None = None
     image_shape: tuple[int, int] | None = None
     bytes: bool = False
     labels: tuple[str, ...] = field(init=False)
@@ -111,13 +110,18 @@ class Table:
             context=tuple(range(features, weight)),
             weight=tuple(range(weight, used)),
             lines=lines,
-            names=selection.names(selection.features),
-            context_names=selection.names(selection.context),
+            names=selection.names(),
             bytes=bytes,
         )
 
     def __len__(self) -> int:
         return self.groups[0].values.shape[0]
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """The names of all columns, and what messages call those without."""
+        names = self.names or ()
+        return names + self.labels[len(names) :]
 
     @property
     def block_rows(self) -> int:
