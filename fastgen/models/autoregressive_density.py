@@ -64,8 +64,8 @@ class AutoregressiveDensity(nn.Module):
             raise ValueError(f"preprocess: expected none with discrete features, found {len(before)}")
         self.conditional, self.discrete = conditional, conditional.discrete
         self.preprocess = Composed(before) if before else None
-        options = {**options, "outputs": conditional.outputs, "inputs": conditional.inputs}
-        self.made = MADE(features, device=device, dtype=dtype, **options)
+        sizes: dict[str, Any] = {"outputs": conditional.outputs, "inputs": conditional.inputs}
+        self.made = MADE(features, **sizes, device=device, dtype=dtype, **options)
         self._generation_orders: list[list[int]] = [order.argsort().tolist() for order in self.made.orders]
         self.cycle = Cycle(self.masks) if self.masks > 1 else None
         with torch.no_grad():
@@ -336,8 +336,9 @@ class AutoregressiveDensity(nn.Module):
         assert self.preprocess is not None
         self._check_elementwise()
         again = torch.is_grad_enabled() and x.requires_grad
-        with torch.enable_grad():
-            x = x.to(accumulator(x.dtype)) if again else x.detach().to(accumulator(x.dtype)).requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            dtype = accumulator(x.dtype)
+            x = x.to(dtype) if again else x.detach().to(dtype, copy=True).requires_grad_()
             (derivatives,) = torch.autograd.grad(self.preprocess(x)[0].sum(), x, create_graph=again)
         return derivatives.abs().log()
 

@@ -164,6 +164,12 @@ def test_gradients(densities, kind: str) -> None:  # type: ignore[no-untyped-def
     assert torch.autograd.gradcheck(lambda c: model.conditional_log_prob(x, observed, c), context)
 
 
+def test_gradients_of_preprocessed_data(densities) -> None:  # type: ignore[no-untyped-def]
+    model = densities.ensemble("mixture", preprocess=[UnitInterval(4), Logit(0.01)], hidden_features=(5,))
+    x, observed = 4 * torch.rand(4, 3, dtype=torch.float64), torch.rand(4, 3) < 0.5
+    assert torch.autograd.gradcheck(lambda x: model.conditional_log_prob(x, observed), x.requires_grad_())
+
+
 @pytest.mark.parametrize("preprocess", ["logit", "standardise", "bounds"])
 def test_preprocessing_of_each_feature_by_itself(densities, preprocess: str) -> None:  # type: ignore[no-untyped-def]
     standardise = Standardise(3)
@@ -182,6 +188,8 @@ def test_preprocessing_of_each_feature_by_itself(densities, preprocess: str) -> 
         bare.made.load_state_dict(model.made.state_dict())
         conditional = model.conditional_log_prob(x, observed)
         assert conditional[-1] == 0
+        with torch.inference_mode():
+            torch.testing.assert_close(model.conditional_log_prob(x, observed), conditional, rtol=1e-11, atol=1e-11)
         torch.testing.assert_close(conditional[0], model.log_prob(x, mask=0)[0], rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(conditional[0], bare.conditional_log_prob(y, observed)[0] + log_det[0], rtol=1e-10, atol=0)
         # Of two values of one missing feature, densities differ by those seen by the network and the slopes between.
