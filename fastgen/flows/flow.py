@@ -50,7 +50,7 @@ class Flow(nn.Module):
 
         float64 for float64 data, else float32.
         """
-        context = self._seen(context)
+        context = self.seen_context(context)
         x = match_context(x, context)
         if type(self.base) is StandardNormal:
             return self.transform.normal_log_prob(x, context)
@@ -65,7 +65,7 @@ class Flow(nn.Module):
 
         generator: where the noise is drawn from, on the device of the flow; None: torch's own.
         """
-        context = self._seen(context)
+        context = self.seen_context(context)
         z = self.base.sample(_batch(n, context), context, generator=generator)
         return self.transform.inverse(z, context)[0]
 
@@ -76,7 +76,7 @@ class Flow(nn.Module):
 
         Raises NotImplementedError where the base has no samples with gradients, as a mixture has none.
         """
-        context = self._seen(context)
+        context = self.seen_context(context)
         z = self.base.rsample(_batch(n, context), context, generator=generator)
         return self.transform.inverse(z, context)[0]
 
@@ -88,7 +88,7 @@ class Flow(nn.Module):
         Where the base has no samples with gradients, neither result has any.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.base.reparameterised):
-            context = self._seen(context)
+            context = self.seen_context(context)
             draw = self.base.rsample if self.base.reparameterised else self.base.sample
             z = draw(_batch(n, context), context, generator=generator)
             x, log_det = self.transform.inverse(z, context)
@@ -122,8 +122,8 @@ class Flow(nn.Module):
         if contexts is not None:
             self.standardise_context = contexts.to(like)
 
-    def _seen(self, context: Tensor | None) -> Tensor | None:
-        """What transform and base see of a context."""
+    def seen_context(self, context: Tensor | None) -> Tensor | None:
+        """What transform and base see of a context: standardised and embedded."""
         if self.standardise_context is not None:
             context, _ = self.standardise_context(check_context(context, self.standardise_context.features))
         if self.embedding is None:

@@ -25,8 +25,18 @@ class Batch(NamedTuple):
         return Batch(*(None if t is None else t[begin:end] for t in self))  # type: ignore[arg-type]
 
     def split(self, size: int) -> list[Batch]:
-        """Pieces of `size` rows; the last may be shorter."""
-        return [self.rows(i, i + size) for i in range(0, len(self.x), size)]
+        """Pieces of `size` rows; the last may be shorter, but not a row by itself (see `batch_count`)."""
+        count = batch_count(len(self.x), size)
+        return [self.rows(i * size, len(self.x) if i + 1 == count else (i + 1) * size) for i in range(count)]
+
+
+def batch_count(rows: int, size: int) -> int:
+    """How many batches of `size` rows are made.
+
+    A last row that would be alone joins the batch before: a batch of one has no variance, as a batch-norm needs.
+    """
+    alone = rows % size == 1 and rows > size > 1
+    return math.ceil(rows / size) - alone
 
 
 def place(part: Part, like: Tensor) -> Batch:
@@ -43,7 +53,7 @@ def place(part: Part, like: Tensor) -> Batch:
 def epoch_batches(data: Dataset, number: int, batch_size: int, seed: int, like: Tensor, start: int = 0) -> Iterator[Batch]:
     """The batches of epoch `number` from batch `start` on: the same for the same numbers."""
     windows = data.epoch(number, batch_size, seed)
-    while windows and start >= (first := math.ceil(len(windows[0]) / batch_size)):
+    while windows and start >= (first := batch_count(len(windows[0]), batch_size)):
         windows, start = windows[1:], start - first
     for part in _read_ahead(windows):
         window = place(part, like)

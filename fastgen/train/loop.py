@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .. import io
 from ..data import Dataset
 from .average import Average
-from .batches import epoch_batches
+from .batches import batch_count, epoch_batches
 from .config import TrainConfig
 from .evaluate import log_likelihood
 from .interrupt import Interrupted, Request, requests
@@ -89,7 +89,7 @@ class _Loop:
     ) -> None:
         self.model, self.data, self.config = model, data, config
         self.observers, self.run, self.request = observers, run, request
-        self.steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
+        self.steps_per_epoch = batch_count(len(data.train), config.batch_size)
         self.stepper = Step(model, config, data.features, _mean_weight(data))
         self.parameters = self.stepper.parameters
         self.device = self.parameters[0].device

@@ -38,7 +38,7 @@ def offending_term(model: nn.Module, log_prob: Callable[..., Tensor], batch: Bat
 
 @torch.no_grad()
 def _flow_term(model: Flow, rows: Batch) -> str | None:
-    x, context = rows.x, model.embed(rows.context)
+    x, context = rows.x, model.seen_context(rows.context)
     for i, transform in enumerate(model.transform if isinstance(model.transform, Composed) else [model.transform]):
         x, log_det = transform(x, context)
         for what, value in (("output", x), ("log_det", log_det)):
