@@ -144,7 +144,7 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> tu
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     # torch and safetensors have these for shapes and dtypes that they cannot represent.
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, LookupError, AttributeError) as error:
-        found = " ".join(str(error).split())
+        found = " ".join(str(error).split())[:200] or type(error).__name__
         raise FileError(f"{path}: expected a whole safetensors file, found: {found}") from error
     description = _description(path, header)
     if header.get(_DIGEST) != _digest(tensors, header[_KEY]):

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..columns import Selection, column_label, select
 from ..convert import convert
-from ..errors import DataError
+from ..errors import DataError, one_line
 from ..options import FileOptions
 from ..part import Rows
 from ..table import Table
@@ -74,7 +74,9 @@ def _splitter(where: str, first: str) -> Callable[[int, str], list[str]]:
         try:
             return next(csv.reader([text], delimiter=separator, strict=True, skipinitialspace=True))
         except csv.Error as error:
-            raise DataError(f"{where}: expected cells with their quotes closed, found: {error} (line {number})") from error
+            raise DataError(
+                f"{where}: expected cells with their quotes closed, found: {one_line(error)} (line {number})"
+            ) from error
 
     return split
 

@@ -15,7 +15,7 @@ from typing import IO, cast
 import numpy as np
 
 from ..convert import Numbers
-from ..errors import DataError
+from ..errors import DataError, one_line
 from ..options import FileOptions
 from ..table import Table
 from .arrays import array_table
@@ -53,7 +53,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], bool]]:
         try:
             yield cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if packed else file, packed
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(f"{path}: expected a whole gzip file, found: {error}") from error
+            raise DataError(f"{path}: expected a whole gzip file, found: {one_line(error)}") from error
 
 
 def _header(where: str, stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:

@@ -64,8 +64,8 @@ def read_header(where: str, stream: IO[bytes], size: int) -> Header:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             shape, fortran_order, dtype = _HEADERS[version](start, max_header_size=HEADER_BYTES)
-    # What the parser of Python literals says of text made to overwhelm it is not documented to the last.
-    except (ValueError, TypeError, LookupError, SyntaxError, ArithmeticError, RecursionError, MemoryError) as error:
+    # numpy reads Python literals here, and what that raises for text made to overwhelm it is not documented.
+    except Exception as error:
         raise DataError(f"{where}: expected an npy file with a header of version 1 or 2, found none") from error
     if not is_real(dtype):
         raise DataError(f"{where}: expected an array of real numbers, found dtype {str(dtype)[:60]}")

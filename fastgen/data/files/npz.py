@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..convert import Numbers
 from ..dataset import PARTS
-from ..errors import DataError
+from ..errors import DataError, one_line
 from ..options import FileOptions
 from ..table import Table
 from .arrays import array_table, with_classes, with_context, with_weight
@@ -38,8 +38,7 @@ def read_npz(path: Path, options: FileOptions) -> dict[str, Table]:
 
 
 def _broken(path: Path, error: Exception) -> DataError:
-    found = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"{path}: expected an npz file (a zip archive), found: {found}")
+    return DataError(f"{path}: expected an npz file (a zip archive), found: {one_line(error)}")
 
 
 def _arrays(path: Path, archive: zipfile.ZipFile) -> dict[str, Numbers]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..columns import Selection, column_label, select
 from ..convert import Numbers, convert, lost
-from ..errors import DataError
+from ..errors import DataError, one_line
 from ..options import FileOptions
 from ..part import Rows
 from ..table import Table
@@ -36,7 +36,7 @@ def read_parquet(path: Path, options: FileOptions) -> dict[str, Table]:
     except DataError:
         raise
     except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise DataError(f"{path}: expected a Parquet file, found: {' '.join(str(error).split())[:200]}") from error
+        raise DataError(f"{path}: expected a Parquet file, found: {one_line(error)}") from error
 
 
 def _table(where: str, file: Any, options: FileOptions, size: int) -> Table:
