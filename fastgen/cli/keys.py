@@ -74,9 +74,8 @@ def _model(name: str) -> dict[str, Any]:
 
 
 def _parameters(kind: type) -> dict[str, Any]:
-    hints = get_type_hints(kind.__init__)
-    named = (p for p in inspect.signature(kind).parameters.values() if p.kind is not p.VAR_KEYWORD)
-    return {p.name: hints[p.name] for p in named if p.name not in _GIVEN}
+    parameters = inspect.signature(kind, eval_str=True).parameters.values()
+    return {p.name: p.annotation for p in parameters if p.kind is not p.VAR_KEYWORD and p.name not in _GIVEN}
 
 
 def _fields(kind: type) -> dict[str, Any]:

@@ -76,20 +76,23 @@ def _new(
     if what is None:
         raise UserError("CONFIG-OR-MODEL: expected a config or a model, found none")
     config = _config(named(what, data), assign, shorthands)
-    return RunFolder(out or Path("runs") / f"{config.model}-{Path(config.data.source).stem}"), config
+    return RunFolder(out or _folder(config)), config
 
 
 def _resumed(
     what: str | None, data: str | None, out: Path | None, assign: list[str], shorthands: Settings
 ) -> tuple[RunFolder, RunConfig]:
-    if what is not None and os.path.isdir(what) and out is None:
-        what, out = None, Path(what)
-    if out is None:
+    if what is not None and not (out is None and os.path.isdir(what)):
+        run, wanted = _new(what, data, out, assign, shorthands)
+        return run, continued(run, wanted)
+    if out is None and what is None:
         raise UserError("--resume: expected the folder of a run, as --out DIR or first, found none")
-    run = RunFolder(out)
-    base = begun(run)
-    wanted = base if what is None else named(what, data)
-    return run, continued(run, _config(wanted, assign, shorthands))
+    run = RunFolder(out or Path(what or ""))
+    return run, continued(run, _config(begun(run), assign, shorthands))
+
+
+def _folder(config: RunConfig) -> Path:
+    return Path("runs") / f"{config.model}-{Path(config.data.source).stem}"
 
 
 def _config(base: Settings, assign: list[str], shorthands: Settings) -> RunConfig:

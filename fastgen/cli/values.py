@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,7 +50,7 @@ def _alternatives(hint: Any) -> list[Any]:
 
 def _as(value: Any, hint: Any) -> Any:
     origin = get_origin(hint) or hint
-    if hint is Any:
+    if hint is Any and _is_json(value):
         return value
     if hint is type(None) and (value is None or value == NONE):
         return None
@@ -61,9 +62,18 @@ def _as(value: Any, hint: Any) -> Any:
         return value
     if origin in _LISTS:
         return _items(value, get_args(hint))
-    if origin in _TABLES and isinstance(value, dict):
+    if origin in _TABLES and isinstance(value, dict) and _is_json(value):
         return value
     raise _NoFit
+
+
+def _is_json(value: Any) -> bool:
+    """Whether JSON can hold all of it: no nan, no inf, no date."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _number(value: Any) -> float:

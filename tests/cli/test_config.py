@@ -7,6 +7,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastgen import data, nn
 from fastgen.cli import recipes
@@ -100,6 +102,24 @@ def test_what_is_wrong_is_named_with_its_place(changes, message):
     with pytest.raises(UserError) as caught:
         build_config(settings)
     assert str(caught.value).startswith(message)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=5,
+)
+
+
+@given(key=st.sampled_from(sorted(known("maf"))), value=VALUES)
+def test_any_value_of_any_key_is_a_config_or_a_named_fault(key, value):
+    settings = {**_settings(), key: Setting(value, "a.toml")}
+    try:
+        config = build_config(settings)
+    except UserError as error:
+        assert "a.toml" in str(error) or "[data]" in str(error)
+    else:
+        assert build_config(flat(json.loads(json.dumps(config.to_json())), "run.json")) == config
 
 
 @pytest.mark.parametrize("name", MODELS)

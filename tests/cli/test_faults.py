@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 import fastgen
+from fastgen import io
 from fastgen.cli import app as cli
 from fastgen.train import RunFolder
 
@@ -39,11 +40,11 @@ def curves(folder: Path) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> list[list[str]]:
-    """The log of a run that nothing happened to."""
+def whole(tmp_path_factory) -> Path:
+    """A run that nothing happened to."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     assert cli.run([*ARGUMENTS, "--out", str(folder)]) == 0
-    return curves(folder)
+    return folder
 
 
 @contextmanager
@@ -67,9 +68,12 @@ def running(folder: Path) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
-def _resumed(folder: Path) -> list[list[str]]:
+def _goes_on_as(whole: Path, folder: Path) -> None:
+    """Resumes a run, which then has the log and the weights of `whole`, to the bit."""
     assert cli.run(["train", "--resume", "--out", str(folder)]) == 0
-    return curves(folder)
+    assert curves(folder) == curves(whole)
+    (expected, _), (found, _) = (io.load(RunFolder(run).checkpoint) for run in (whole, folder))
+    assert expected.keys() == found.keys() and all(torch.equal(found[name], t) for name, t in expected.items())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
@@ -83,7 +87,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on(whole, tmp_path, number):
     hint = f"go on with: fastgen train --resume --out '{folder}'"
     assert re.fullmatch(rf"fastgen: {name} after step \d+; its state is saved, {re.escape(hint)}\n", err)
     assert 1 <= len(curves(folder)) < EPOCHS and RunFolder(folder).states()
-    assert _resumed(folder) == whole
+    _goes_on_as(whole, folder)
 
 
 def test_a_run_that_is_killed_goes_on_and_is_alone_while_it_lives(whole, tmp_path, capsys):
@@ -95,7 +99,7 @@ def test_a_run_that_is_killed_goes_on_and_is_alone_while_it_lives(whole, tmp_pat
         process.kill()
         process.wait()
     assert len(curves(folder)) < EPOCHS
-    assert _resumed(folder) == whole
+    _goes_on_as(whole, folder)
     assert [path.name for path in folder.glob("*.tmp*")] == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,13 @@ def test_yes_and_no(tmp_path, capsys):
     assert list((tmp_path / "run" / "tensorboard").iterdir())
     assert cli.run(["sample", str(tmp_path / "run"), "--out", str(tmp_path / "x.csv")]) == 0
     assert set(np.loadtxt(tmp_path / "x.csv", delimiter=",").ravel()) == {0.0, 1.0}
+
+
+def test_tensorboard_that_is_not_there_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert cli.run(["train", "maf", "--data", "moons", "--out", str(tmp_path / "run"), "--tensorboard", *SMALL]) == 2
+    assert "--tensorboard: expected the package to be installed" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_data_that_is_not_what_the_model_is_of(tmp_path, capsys):

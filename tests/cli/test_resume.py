@@ -54,6 +54,13 @@ def test_a_longer_run_is_the_run_made_longer(whole, half, command):
     assert (half / "checkpoint.safetensors").stat().st_size == (whole / "checkpoint.safetensors").stat().st_size
 
 
+def test_the_folder_of_a_command_is_found_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for more in (["--set", "epochs=1"], ["--set", "epochs=2", "--resume"]):
+        assert cli.run([*RUN, *SMALL, *more]) == 0
+    assert len(curves(tmp_path / "runs" / "maf-moons")) == 2
+
+
 def test_a_run_that_is_over_stays_as_it_is(whole, tmp_path):
     again = shutil.copytree(whole, tmp_path / "again")
     assert cli.run(["train", "--resume", "--out", str(again)]) == 0

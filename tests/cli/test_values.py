@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -52,6 +53,8 @@ MISFITS = [
     (str | Sequence[int] | Tensor, 1.5, "expected a string or a list, each of it a whole number, found 1.5"),
     (Literal["a", "b"], "c", "expected one of a, b, found 'c'"),
     (Mapping[str, Any] | Tensor, 1, "expected a table, found 1"),
+    (Mapping[str, Any], {"c": float("inf")}, "expected a table, found {'c': inf}"),
+    (Mapping[str, Any], {"c": datetime.date(2000, 1, 1)}, "expected a table, found {'c': datetime"),
 ]
 
 
