@@ -1,16 +1,9 @@
 #include "cpu/masked_mlp.h"
 
-#include "cpu/masked_gemm.h"
+#include "cpu/parameter_gradients.h"
 #include "cpu/unit_major.h"
 
 namespace fastgen::cpu::FASTGEN_VARIANT {
-
-template <class T>
-int64_t hidden_units(const MaskedNetwork<T>& net) {
-  int64_t units = 0;
-  for (int l = 0; l + 1 < net.count; ++l) units += net.layers[l].stair.out;
-  return units;
-}
 
 template <class T>
 int64_t multiplications(const MaskedNetwork<T>& net) {
@@ -101,45 +94,21 @@ class Backward {
 
   // The gradients of layer l; `saved` is what was kept of the layer before it.
   void layer(int l, const T* saved) {
-    static thread_local Scratch inputs;
     const NetworkLayer<T>& layer = net_.layers[l];
     const bool last = l + 1 == net_.count;
     const Staircase& s = layer.stair;
     if (!last) add_residuals(l);
     const Columns<const T> g{last ? a_.grad : delta_[l], last ? a_.ld_grad : s.out, s.out_order};
     if (last && a_.grad_context && net_.count == 1) copy_rows(g);
-    if (layer.grad_bias) bias_gradient(g, a_.rows, s.out, layer.grad_bias);
-    if (layer.grad_weight) weight_gradient(g, layer_input(l, saved, inputs), s, a_.rows, layer.grad_weight);
-    if (last && net_.direct) direct_gradient(g);
+    parameter_gradients(net_, l, g, Columns<const T>{a_.x, a_.ldx, nullptr}, saved, a_.rows);
+    if (last && net_.direct && a_.grad_x)
+      input_gradient(g, net_.direct->weight, net_.direct->stair, a_.rows, GradientOutput<T>{a_.grad_x, net_.direct->stair.in});
     if (l == 0) {
       if (a_.grad_x) input_gradient(g, layer.weight, s, a_.rows, GradientOutput<T>{a_.grad_x, s.in, net_.direct != nullptr});
     } else if (wanted_below(l)) {
       const GradientOutput<T> out{delta_[l - 1], s.in, false, net_.layers[l - 1].activation, saved};
       input_gradient(g, layer.weight, s, a_.rows, out);
     }
-    inputs.trim();
-  }
-
-  void direct_gradient(Columns<const T> g) {
-    const NetworkLayer<T>& direct = *net_.direct;
-    const Columns<const T> x{a_.x, a_.ldx, direct.stair.in_order};
-    if (direct.grad_weight) weight_gradient(g, x, direct.stair, a_.rows, direct.grad_weight);
-    if (a_.grad_x) input_gradient(g, direct.weight, direct.stair, a_.rows, GradientOutput<T>{a_.grad_x, direct.stair.in});
-  }
-
-  // The inputs of layer l, made again from the sums before it where only those were kept.
-  Columns<const T> layer_input(int l, const T* saved, Scratch& scratch) {
-    const Staircase& s = net_.layers[l].stair;
-    if (l == 0) return {a_.x, a_.ldx, s.in_order};
-    const Activation activation = net_.layers[l - 1].activation;
-    if (derives_from_output(activation)) return {saved, s.in, s.in_order};
-    T* const h = scratch.get<T>(a_.rows * s.in);
-#pragma omp parallel for if (a_.rows * s.in > kSerialWork / 4)
-    for (int64_t b = 0; b < a_.rows; ++b) {
-      for (int64_t i = b * s.in; i < (b + 1) * s.in; ++i) h[i] = saved[i];
-      activate_row(activation, h + b * s.in, s.in);
-    }
-    return {h, s.in, s.in_order};
   }
 
   // Adds to the gradient of layer l's sums what reaches them through residual connections.

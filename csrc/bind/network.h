@@ -1,0 +1,48 @@
+// Reads a masked network that came from Python: parameters, plan and description.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "bind/arguments.h"
+#include "cpu/masked_mlp.h"
+
+namespace fastgen {
+
+using Optionals = std::vector<Optional>;
+
+void expect_count(size_t found, size_t expected, const char* name);
+
+// The layers of a network, from its parameters, plan (four tensors a layer) and description; the direct one last. Raises
+// unless they fit together.
+template <class T>
+std::vector<cpu::NetworkLayer<T>> read_layers(const Optionals& params, const Optionals& plan,
+                                              const std::vector<std::string>& activations,
+                                              const std::vector<int64_t>& residuals, bool direct);
+
+template <class T>
+cpu::MaskedNetwork<T> network_of(const std::vector<cpu::NetworkLayer<T>>& layers, size_t count) {
+  return {layers.data(), static_cast<int>(count), layers.size() > count ? &layers[count] : nullptr};
+}
+
+// Where the gradients of the parameters go, those that are not null.
+template <class T>
+void read_gradients(const Optionals& grads, std::vector<cpu::NetworkLayer<T>>& layers) {
+  for (size_t i = 0; i < grads.size(); ++i) {
+    cpu::NetworkLayer<T>& layer = layers[i / 2];
+    if (i % 2)
+      layer.grad_bias = pointer<T>(grads[i], "grad_params", {layer.stair.out});
+    else
+      layer.grad_weight = pointer<T>(grads[i], "grad_params", {layer.stair.out, layer.stair.in});
+  }
+}
+
+// What masked_mlp_forward keeps for a backward pass: one value per row and hidden unit.
+template <class T>
+int64_t saved_values(const cpu::MaskedNetwork<T>& net, int64_t rows) {
+  int64_t units = 0;
+  for (int l = 0; l + 1 < net.count; ++l) units += net.layers[l].stair.out;
+  return units * rows;
+}
+
+}  // namespace fastgen

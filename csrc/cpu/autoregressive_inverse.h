@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/masked_mlp.h"
+#include "cpu/strided.h"
+#include "cpu/variant.h"
+#include "scale_map.h"
+
+namespace fastgen::cpu {
+
+// v solves v_i = w_i e^s_i + mu_i, or v_i = (w_i - mu_i) e^-s_i where `divide`, mu and s from the network of v.
+template <class T>
+struct AutoregressiveInverseForward {
+  MaskedNetwork<T> network;  // two outputs per feature: shift, and log-scale before its map
+  Strided<T> w;
+  const T* context_terms;  // may be null
+  int64_t ld_context;
+  const T* log_det_in;  // may be null
+  int64_t log_det_step;
+  int64_t rows;
+  bool divide;
+  ScaleMap map;
+  T* v;        // (rows, features)
+  T* log_det;  // (rows)
+};
+
+// The gradients at the solution, from what masked_mlp_forward made of v.
+template <class T>
+struct AutoregressiveInverseBackward {
+  MaskedNetwork<T> network;
+  Strided<T> grad_v;
+  const T* grad_log_det;  // each may be null: zero
+  int64_t grad_log_det_step;
+  Strided<T> w;
+  const T* v;      // (rows, features)
+  const T* y;      // (rows, outputs): what the network puts out at v
+  const T* saved;  // as masked_mlp_forward saves it
+  int64_t rows;
+  bool divide;
+  ScaleMap map;
+  T* grad_w;  // each may be null: not wanted
+  T* grad_context;
+};
+
+}  // namespace fastgen::cpu
+
+FASTGEN_DECLARE_KERNEL(autoregressive_inverse_forward, AutoregressiveInverseForward)
+FASTGEN_DECLARE_KERNEL(autoregressive_inverse_backward, AutoregressiveInverseBackward)
