@@ -72,4 +72,3 @@ def preprocessing(data: Dataset) -> list[Transform]:
             yield rows
 
     return [*before, Standardise.fit(transformed())]
-
