@@ -94,8 +94,13 @@ def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
 
 def markdown(run: dict[str, Any], rows: Iterable[Row]) -> str:
     """The rows of one run as a Markdown table with a line on where they come from."""
+    return f"{_markdown_table(rows, run['cpu_variant'])}\n\n{measured_on(run)}"
+
+
+def measured_on(run: dict[str, Any]) -> str:
+    """A sentence on the machine, the versions and the day of an `environment`."""
     where = f"{run['processor']}, {run['threads']} threads, torch {run['versions']['torch']}, {run['time'][:10]}"
-    return f"{_markdown_table(rows, run['cpu_variant'])}\n\nMeasured on: {where}."
+    return f"Measured on: {where}."
 
 
 def _markdown_table(rows: Iterable[Row], usual: str | None) -> str:

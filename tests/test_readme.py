@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
@@ -12,12 +13,14 @@ README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_examples_run() -> None:
+def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     names: dict[str, torch.Tensor] = {}
     exec("\n".join(EXAMPLES), names)
     assert names["samples"].shape == (10, 8) and names["log_prob"].shape == (10,)
     assert names["y"].shape == names["layer"](names["x"]).shape == (512, 28)
+    assert len(names["records"]) == 5 and (tmp_path / "runs" / "mine" / "checkpoint.safetensors").exists()
     assert names["shift"].shape == names["log_scale"].shape == (512, 8)
 
 

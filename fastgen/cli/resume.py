@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..train import RunFolder
-from ..train.loop import RESUMABLE
+from ..train.loop import resumable
 from .config import RunConfig, build_config
 from .errors import UserError
 from .keys import shown
@@ -26,10 +26,7 @@ def continued(run: RunFolder, wanted: RunConfig) -> RunConfig:
     before = build_config(begun(run))
     wanted = replace(wanted, threads=wanted.threads or before.threads, device=wanted.device or before.device)
     old, new = _values(before), _values(wanted)
-    free = {f"training.{name}" for name in RESUMABLE}
-    if before.training.schedule == "cosine":
-        # The curve of the learning rate ends with the last epoch.
-        free.remove("training.epochs")
+    free = {f"training.{name}" for name in resumable(before.training)}
     for key in sorted((old.keys() | new.keys()) - free):
         if old.get(key) != new.get(key):
             expected = f"expected {old.get(key)!r}, with which the run in {run.folder} began, found {new.get(key)!r}"

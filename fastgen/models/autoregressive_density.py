@@ -83,7 +83,7 @@ class AutoregressiveDensity(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """Keyword arguments, as JSON knows them, that build the same model again; its state_dict holds all numbers.
+        """Keyword arguments, as JSON knows them, that build the same kind of model again; its state_dict holds all numbers.
 
         Raises TypeError where `preprocess` holds a transform of one's own.
         """

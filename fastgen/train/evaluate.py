@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from ..data import Dataset
 from .batches import Batch, place
+
+LogProb = Callable[..., Tensor]
 
 # Rows per call where no gradients are kept.
 EVALUATION_ROWS = 2048
@@ -43,7 +46,12 @@ class LogLikelihood:
         return len(self.per_row)
 
 
-def row_log_prob(log_prob: Callable[..., Tensor], batch: Batch) -> Tensor:
+def log_prob_of(model: nn.Module) -> LogProb:
+    """The log_prob of a density."""
+    return cast(LogProb, model.log_prob)
+
+
+def row_log_prob(log_prob: LogProb, batch: Batch) -> Tensor:
     """log_prob of the rows of a batch, (n,)."""
     return log_prob(batch.x) if batch.context is None else log_prob(batch.x, batch.context)
 
@@ -61,7 +69,7 @@ def log_likelihood(
     with torch.no_grad(), _evaluating(model):
         for piece in data.held_out(part):
             for batch in place(piece, like).split(EVALUATION_ROWS):
-                found.append(row_log_prob(model.log_prob, batch).double().cpu().numpy())
+                found.append(row_log_prob(log_prob_of(model), batch).double().cpu().numpy())
                 check()
             if piece.weight is not None:
                 weights.append(piece.weight)

@@ -44,8 +44,8 @@ def read_log(path: str | os.PathLike[str]) -> list[Epoch]:
                 raise FileError(f"{path}: expected the columns {', '.join(Epoch._fields)} in line 1")
             records = []
             for line, (epoch, step, train, valid, rate, seconds, skipped) in enumerate(lines, 2):  # noqa: B007
-                numbers = (float(v) for v in (train, valid, rate, seconds))
-                records.append(Epoch(int(epoch), int(step), *numbers, int(skipped)))
+                nats = float(train), float(valid)
+                records.append(Epoch(int(epoch), int(step), *nats, float(rate), float(seconds), int(skipped)))
             return records
     except FileError:
         raise

@@ -31,8 +31,8 @@ from .step import Step
 # Steps between looks at whether one was left out, on devices where looking means waiting.
 STEPS_BETWEEN_LOOKS = 50
 
-# Settings that may change when a run is resumed: they say how long it goes on and what it leaves, not where it goes.
-RESUMABLE = ("epochs", "patience", "seconds", "save_every", "keep")
+# Settings that may change when a run is resumed: they say how long it goes on, what it leaves and what ends it.
+RESUMABLE = ("epochs", "patience", "seconds", "save_every", "keep", "on_nonfinite")
 
 
 def train(
@@ -71,6 +71,12 @@ def train(
         if resume:
             loop.load()
         return loop.run_epochs()
+
+
+def resumable(config: TrainConfig) -> tuple[str, ...]:
+    """The settings that may change when a run of `config` is resumed."""
+    # The curve of a cosine ends with the last epoch.
+    return tuple(name for name in RESUMABLE if name != "epochs" or config.schedule != "cosine")
 
 
 class _AskedToStop(Exception):
@@ -265,9 +271,10 @@ class _Loop:
             raise io.FileError(f"{self.run.folder}: expected a state of this model, found: {error}") from error
 
     def check(self, found: Any) -> None:
+        free = resumable(self.config)
         for name, value in asdict(self.config).items():
             before = found["training"].get(name)
-            if name not in RESUMABLE and value != before:
+            if name not in free and value != before:
                 raise ValueError(f"{name}: expected {before!r}, with which the run began, found {value!r}")
         if (now := fingerprint(self.data)) != found["data"]:
             raise ValueError(f"data: expected that of the run that is resumed, {found['data']}, found {now}")

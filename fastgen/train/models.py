@@ -72,8 +72,3 @@ def preprocessing(data: Dataset) -> list[Transform]:
             yield rows
 
     return [*before, Standardise.fit(transformed())]
-
-
-def samples_in_range(data: Dataset, samples: Tensor) -> Tensor:
-    """Samples with what lies beyond the grey levels, as the inverse of the logit allows, brought back to them."""
-    return samples.clamp(0, data.levels) if data.levels is not None and data.noise else samples

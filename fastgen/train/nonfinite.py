@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..flows import Composed, Flow
 from .batches import Batch
-from .evaluate import row_log_prob
+from .evaluate import LogProb, row_log_prob
 
 
 class NonFiniteLoss(RuntimeError):
     """The log-likelihood or its gradient became nan or inf; the message names the step and the term."""
 
 
-def offending_term(model: nn.Module, log_prob: Callable[..., Tensor], batch: Batch) -> str:
+def offending_term(model: nn.Module, log_prob: LogProb, batch: Batch) -> str:
     """What is not finite when `model` is trained on `batch`: a parameter, a term of log_prob, or a gradient."""
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():

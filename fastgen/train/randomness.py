@@ -15,8 +15,8 @@ def random_states(device: torch.device) -> tuple[dict[str, Tensor], dict[str, An
     tensors = {"torch": torch.get_rng_state()}
     if device.type == "cuda":
         tensors["cuda"] = torch.cuda.get_rng_state(device)
-    kind, keys, *rest = np.random.get_state()
-    assert isinstance(keys, np.ndarray)
+    legacy: Any = np.random.get_state(legacy=True)
+    kind, keys, *rest = legacy
     return tensors, {"python": random.getstate(), "numpy": [kind, keys.tolist(), *rest]}
 
 

@@ -11,7 +11,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from .batches import Batch
 from .config import TrainConfig
-from .evaluate import row_log_prob
+from .evaluate import LogProb, log_prob_of, row_log_prob
 
 
 def adam(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float = 0.0) -> torch.optim.AdamW:
@@ -36,7 +36,7 @@ class Step:
         self.config, self.features, self.mean_weight = config, features, mean_weight
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = adam(self.parameters, config.learning_rate, config.weight_decay)
-        self.log_prob = torch.compile(model.log_prob) if config.compile else model.log_prob
+        self.log_prob: LogProb = torch.compile(log_prob_of(model)) if config.compile else log_prob_of(model)
         device = self.parameters[0].device
         half = config.precision == "bfloat16"
         self._precision = torch.autocast(device.type, torch.bfloat16) if half else nullcontext()

@@ -171,6 +171,12 @@ def test_other_settings_are_refused(change, tmp_path):
         _run("plain", tmp_path, resume=True, **change)
 
 
+def test_a_cosine_keeps_its_epochs(tmp_path):
+    _run("average and cosine", tmp_path)
+    with pytest.raises(ValueError, match="epochs: expected 3, with which the run began, found 4"):
+        _run("average and cosine", tmp_path, resume=True, epochs=4)
+
+
 def test_other_data_is_refused(tmp_path):
     _run("plain", tmp_path)
     with pytest.raises(ValueError, match="data: expected that of the run that is resumed"):

@@ -1,0 +1,154 @@
+"""python -m fastgen.bench.likelihoods: what the models are worth on held-out rows, as `fastgen train` trains them.
+
+Each row of the table is a model trained with several seeds, which rule its weights, the split and the order of the rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from . import report
+from .environment import environment
+
+MASKS = ("model.masks=32", "model.order=random", "model.hidden_degrees=random")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A row: what is trained on which data, and the command's settings for it.
+
+    data: a set that comes with fastgen, or the name of a file.
+    what: a model, or a config that comes with fastgen.
+    paper: the log-likelihood per row that the paper of the model gives, where the data is the paper's.
+    """
+
+    data: str
+    name: str
+    what: str
+    settings: tuple[str, ...] = ()
+    paper: float | None = None
+
+
+# The order of table 1 in Papamakarios et al. 2017; the last four as in table 3 and 4 of Germain et al. 2015.
+ROWS = (
+    *(
+        row
+        for data in ("digits", "patches")
+        for row in (
+            Trained(data, "MADE", "gaussian-made"),
+            Trained(data, "MADE MoG", "mixture-made"),
+            Trained(data, "MAF (5)", "maf"),
+            Trained(data, "MAF MoG (5)", "maf-mog"),
+        )
+    ),
+    Trained("mushrooms.npz", "MADE, 1 mask", "mushrooms", paper=-9.68),
+    Trained("mushrooms.npz", "MADE, 32 masks", "mushrooms", MASKS),
+    Trained("nips.npz", "MADE, 1 mask", "nips", paper=-280.25),
+    Trained("nips.npz", "MADE, 32 masks", "nips", MASKS),
+)
+BASELINE = {"digits": "full-covariance Gaussian", "patches": "full-covariance Gaussian"}
+INDEPENDENT = "independent features"
+
+
+@dataclass(frozen=True)
+class Result:
+    """The log-likelihoods of a row's test rows in nats per row, one per seed, and those of the baseline beside it."""
+
+    data: str
+    name: str
+    nats: list[float]
+    baseline: list[float]
+    bits_per_dim: list[float]
+    standard_error: float
+    seconds: float
+    paper: float | None = None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m fastgen.bench.likelihoods", description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="DATA", help="sets to train on  [default: all]")
+    parser.add_argument("--files", type=Path, default=Path("."), metavar="DIR", help="where the files of the data are")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    parser.add_argument("--render", type=Path, nargs=2, metavar=("FILE", "PAGE"), help="put results into a page, and stop")
+    options = parser.parse_args(arguments)
+    if options.render:
+        run = json.loads(options.render[0].read_text())
+        report.render(options.render[1], "likelihoods", markdown(run["environment"], [Result(**row) for row in run["rows"]]))
+        return 0
+    results = []
+    for row in ROWS:
+        if Path(row.data).stem in (options.names or [Path(r.data).stem for r in ROWS]):
+            results.append(measure(row, options.files, options.seeds))
+            print(results[-1], flush=True)
+            if options.json:
+                run = {"environment": environment("cpu"), "rows": [asdict(result) for result in results]}
+                options.json.write_text(json.dumps(run, indent=1) + "\n")
+    return 0
+
+
+def measure(row: Trained, files: Path, seeds: int) -> Result:
+    """Trains a row with every seed."""
+    found = [_train(row, files, seed) for seed in range(seeds)]
+    baseline = BASELINE.get(row.data, INDEPENDENT)
+    ours = [next(name for name in result["nats_per_row"] if name not in (baseline, "diagonal Gaussian")) for result in found]
+    pairs = list(zip(found, ours, strict=True))
+    return Result(
+        data=Path(row.data).stem,
+        name=row.name,
+        nats=[result["nats_per_row"][name] for result, name in pairs],
+        baseline=[result["nats_per_row"][baseline] for result in found],
+        bits_per_dim=[result["bits_per_dim"][name] for result, name in pairs if result["bits_per_dim"][name] is not None],
+        standard_error=statistics.mean(result["standard_error"][name] for result, name in pairs),
+        seconds=statistics.mean(result["seconds"] for result in found),
+        paper=row.paper,
+    )
+
+
+def _train(row: Trained, files: Path, seed: int) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        data = str(files / row.data) if Path(row.data).suffix else row.data
+        command = [sys.executable, "-m", "fastgen", "train", row.what, "--data", data, "--seed", str(seed), "--out", str(out)]
+        settings = [part for setting in row.settings for part in ("--set", setting)]
+        subprocess.run([*command, *settings], check=True, stdout=subprocess.DEVNULL)
+        *_, last = (out / "log.csv").read_text().splitlines()
+        header, *_ = (out / "log.csv").read_text().splitlines()
+        seconds = float(dict(zip(header.split(","), last.split(","), strict=True))["seconds"])
+        return {**json.loads((out / "result.json").read_text()), "seconds": seconds}
+
+
+def markdown(run: dict, results: Sequence[Result]) -> str:
+    return "\n".join(_lines(run, results))
+
+
+def _lines(run: dict, results: Sequence[Result]) -> Iterator[str]:
+    yield "| data | model | nats per row | spread | bits per dim | paper | training |"
+    yield "|---|---|---|---|---|---|---|"
+    for data in dict.fromkeys(result.data for result in results):
+        rows = [result for result in results if result.data == data]
+        name = BASELINE.get(data, INDEPENDENT)
+        yield f"| {data} | {name} | {statistics.mean(rows[0].baseline):.2f} | {_spread(rows[0].baseline)} | | | |"
+        for row in rows:
+            bits = f"{statistics.mean(row.bits_per_dim):.3f}" if row.bits_per_dim else ""
+            paper = "" if row.paper is None else f"{row.paper}"
+            nats = f"{statistics.mean(row.nats):.2f} | {_spread(row.nats)}"
+            yield f"| | {row.name} | {nats} | {bits} | {paper} | {row.seconds:.0f} s |"
+    yield ""
+    yield report.measured_on(run)
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{statistics.stdev(values):.2f}" if len(values) > 1 else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
