@@ -27,6 +27,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "masked_mlp": ("cpu", "triton"),
     "affine_autoregressive": ("cpu", "triton"),
     "gaussian_log_prob": ("cpu", "triton"),
+    "autoregressive_inverse": ("cpu",),
 }
 
 _CPU_DTYPES = (torch.float32, torch.float64)

@@ -3,6 +3,7 @@
 from ..reference import MaskedLayer, MaskedNetwork, ScaleMap
 from ._plan import LinearPlan, NetworkPlan, make_network_plan, make_plan
 from .affine_autoregressive import affine_autoregressive
+from .autoregressive_inverse import autoregressive_inverse
 from .gaussian_log_prob import gaussian_log_prob
 from .masked_linear import masked_linear
 from .masked_mlp import masked_mlp
@@ -14,6 +15,7 @@ __all__ = [
     "NetworkPlan",
     "ScaleMap",
     "affine_autoregressive",
+    "autoregressive_inverse",
     "gaussian_log_prob",
     "make_network_plan",
     "make_plan",

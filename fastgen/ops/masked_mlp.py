@@ -24,7 +24,7 @@ class Spec(NamedTuple):
     direct: bool
 
 
-def _spec(network: MaskedNetwork) -> Spec:
+def spec_of(network: MaskedNetwork) -> Spec:
     residuals = [-1 if layer.residual is None else layer.residual for layer in network.layers]
     return Spec([layer.activation for layer in network.layers], residuals, network.direct)
 
@@ -115,7 +115,7 @@ def _backward_fake(
     return gx, gc, [x.new_empty(p.shape if n and p is not None else (0,)) for p, n in zip(params, needs[2:], strict=True)]
 
 
-_call = register(
+evaluate = register(
     "masked_mlp(Tensor x, Tensor?[] params, Tensor? context_terms, Tensor?[] plan, str[] activations, int[] residuals,"
     " bool direct, bool save) -> (Tensor, Tensor)",
     _forward,
@@ -139,7 +139,7 @@ class _MaskedMLP(torch.autograd.Function):
         context_terms: Tensor | None,
         *params: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        return _call(x, params, context_terms, plan, *spec, True)
+        return evaluate(x, params, context_terms, plan, *spec, True)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -186,7 +186,7 @@ def masked_mlp(
     Raises:
         TypeError, ValueError: a dtype, device, shape or number of parameters that does not fit.
     """
-    _validate(x, network, params, context_terms)
+    validate(x, network, params, context_terms)
     dtype = _check.autocast_dtype(x)
     if dtype is not None:
         x, context_terms = x.to(dtype), None if context_terms is None else context_terms.to(dtype)
@@ -200,7 +200,7 @@ def masked_mlp(
     if context_terms is not None:
         context_terms = rows(context_terms.expand(*x.shape[:-1], context_terms.shape[-1]))
     params = [p if p is None else p.contiguous() for p in params]
-    spec = _spec(network)
+    spec = spec_of(network)
     if needs_gradients(x2, context_terms, *params):
 
         def definition(x: Tensor, context_terms: Tensor | None, *params: Tensor | None) -> Tensor:
@@ -208,13 +208,16 @@ def masked_mlp(
 
         y, _ = apply(_MaskedMLP, flat_plan, spec, definition, x2, context_terms, *params)
     else:
-        y, _ = _call(x2, params, context_terms, flat_plan, *spec, False)
+        y, _ = evaluate(x2, params, context_terms, flat_plan, *spec, False)
     return y.view(*x.shape[:-1], y.shape[1] // network.outputs, network.outputs)
 
 
-def _validate(x: Tensor, network: MaskedNetwork, params: Sequence[Tensor | None], context_terms: Tensor | None) -> None:
-    _check.floating(x, "x")
-    _check.features(x, "x", network.features)
+def validate(
+    x: Tensor, network: MaskedNetwork, params: Sequence[Tensor | None], context_terms: Tensor | None, name: str = "x"
+) -> None:
+    """Raises TypeError or ValueError unless rows `x`, called `name`, and parameters fit the network."""
+    _check.floating(x, name)
+    _check.features(x, name, network.features)
     if len(params) != network.parameter_count:
         raise ValueError(f"params: expected {network.parameter_count} tensors, found {len(params)}")
     widths = [(len(layer.out_degrees), len(layer.in_degrees)) for layer in network.layers]
@@ -224,9 +227,9 @@ def _validate(x: Tensor, network: MaskedNetwork, params: Sequence[Tensor | None]
         out, into = widths[i // 2]
         if p is None and i % 2:
             continue
-        _check.like(p, f"params[{i}]", x, "x")  # type: ignore[arg-type]
+        _check.like(p, f"params[{i}]", x, name)  # type: ignore[arg-type]
         _check.shape(p, f"params[{i}]", (out,) if i % 2 else (out, into))  # type: ignore[arg-type]
     if context_terms is not None:
-        _check.like(context_terms, "context_terms", x, "x")
+        _check.like(context_terms, "context_terms", x, name)
         _check.features(context_terms, "context_terms", widths[0][0])
         _check.batch_broadcastable(context_terms, "context_terms", x.shape[:-1])

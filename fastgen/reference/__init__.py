@@ -2,6 +2,7 @@
 
 from .activations import ACTIVATIONS, activation_name
 from .affine_autoregressive import affine_autoregressive
+from .autoregressive_inverse import autoregressive_inverse
 from .gaussian_log_prob import gaussian_log_prob
 from .masked_linear import degree_mask, masked_linear
 from .masked_mlp import MaskedLayer, MaskedNetwork, masked_mlp
@@ -14,6 +15,7 @@ __all__ = [
     "ScaleMap",
     "activation_name",
     "affine_autoregressive",
+    "autoregressive_inverse",
     "degree_mask",
     "gaussian_log_prob",
     "masked_linear",

@@ -1,0 +1,301 @@
+"""The inverse of a masked autoregressive network as an operation, at the price of one pass of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import backends, reference
+from ..reference import MaskedNetwork, ScaleMap
+from ..reference.accumulate import accumulator
+from ..reference.autoregressive_inverse import FORMS
+from . import _check
+from ._library import apply, differentiable, needs_gradients, register, twice_differentiable
+from ._plan import NetworkPlan, make_network_plan
+from .masked_linear import rows
+from .masked_mlp import Spec, evaluate, spec_of
+from .masked_mlp import validate as validate_network
+
+
+class Univariate(NamedTuple):
+    """What a kernel is told of the map of one feature: its form, and the scale map's code."""
+
+    divide: bool
+    kind: int
+    first: float
+    second: float
+
+
+Params = Sequence[Tensor | None]
+
+
+def _forward(
+    w: Tensor,
+    params: Params,
+    context_terms: Tensor | None,
+    log_det: Tensor | None,
+    plan: Params,
+    activations: Sequence[str],
+    residuals: Sequence[int],
+    direct: bool,
+    divide: bool,
+    kind: int,
+    first: float,
+    second: float,
+) -> tuple[Tensor, Tensor]:
+    v, total = _forward_fake(
+        w, params, context_terms, log_det, plan, activations, residuals, direct, divide, kind, first, second
+    )
+    backends.compiled().autoregressive_inverse_forward(
+        w, params, context_terms, log_det, plan, activations, residuals, direct, divide, kind, first, second, v, total
+    )
+    return v, total
+
+
+def _forward_fake(
+    w: Tensor,
+    params: Params,
+    context_terms: Tensor | None,
+    log_det: Tensor | None,
+    plan: Params,
+    activations: Sequence[str],
+    residuals: Sequence[int],
+    direct: bool,
+    divide: bool,
+    kind: int,
+    first: float,
+    second: float,
+) -> tuple[Tensor, Tensor]:
+    return w.new_empty(w.shape), w.new_empty(w.shape[:1], dtype=accumulator(w.dtype))
+
+
+def _backward(
+    grad_v: Tensor | None,
+    grad_log_det: Tensor | None,
+    w: Tensor,
+    v: Tensor,
+    params: Params,
+    context_terms: Tensor | None,
+    plan: Params,
+    activations: Sequence[str],
+    residuals: Sequence[int],
+    direct: bool,
+    divide: bool,
+    kind: int,
+    first: float,
+    second: float,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    room = _backward_fake(
+        grad_v,
+        grad_log_det,
+        w,
+        v,
+        params,
+        context_terms,
+        plan,
+        activations,
+        residuals,
+        direct,
+        divide,
+        kind,
+        first,
+        second,
+        needs,
+    )
+    y, saved = evaluate(v, params, context_terms, plan, activations, residuals, direct, True)
+    wanted = [g if n else None for g, n in zip((*room[:2], *room[2]), needs, strict=True)]
+    backends.compiled().autoregressive_inverse_backward(
+        grad_v,
+        grad_log_det,
+        w,
+        v,
+        y,
+        saved,
+        params,
+        plan,
+        activations,
+        residuals,
+        direct,
+        divide,
+        kind,
+        first,
+        second,
+        wanted[0],
+        wanted[1],
+        wanted[2:],
+    )
+    return room
+
+
+def _backward_fake(
+    grad_v: Tensor | None,
+    grad_log_det: Tensor | None,
+    w: Tensor,
+    v: Tensor,
+    params: Params,
+    context_terms: Tensor | None,
+    plan: Params,
+    activations: Sequence[str],
+    residuals: Sequence[int],
+    direct: bool,
+    divide: bool,
+    kind: int,
+    first: float,
+    second: float,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Room for the gradients of w, of the context's terms and of every parameter; no elements where one is not needed."""
+    weight = params[0]
+    assert weight is not None
+    gw = w.new_empty(w.shape if needs[0] else (0,))
+    gc = w.new_empty((w.shape[0], weight.shape[0]) if needs[1] else (0,))
+    return gw, gc, [w.new_empty(p.shape if n and p is not None else (0,)) for p, n in zip(params, needs[2:], strict=True)]
+
+
+_NETWORK = "Tensor?[] plan, str[] activations, int[] residuals, bool direct, bool divide, int kind, float first, float second"
+_call = register(
+    f"autoregressive_inverse(Tensor w, Tensor?[] params, Tensor? context_terms, Tensor? log_det, {_NETWORK})"
+    " -> (Tensor, Tensor)",
+    _forward,
+    _forward_fake,
+)
+_call_backward = register(
+    "autoregressive_inverse_backward(Tensor? grad_v, Tensor? grad_log_det, Tensor w, Tensor v, Tensor?[] params,"
+    f" Tensor? context_terms, {_NETWORK}, bool[] needs) -> (Tensor, Tensor, Tensor[])",
+    _backward,
+    _backward_fake,
+)
+
+
+class _AutoregressiveInverse(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        plan: list[Tensor | None],
+        spec: Spec,
+        univariate: Univariate,
+        definition: object,
+        w: Tensor,
+        context_terms: Tensor | None,
+        log_det: Tensor | None,
+        *params: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        return _call(w, params, context_terms, log_det, plan, *spec, *univariate)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        ctx.plan, ctx.spec, ctx.univariate, ctx.definition, w, context_terms, _, *params = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(w, context_terms, output[0], *params)
+
+    @staticmethod
+    def backward(ctx, grad_v, grad_log_det):  # type: ignore[no-untyped-def]
+        w, context_terms, v, *params = ctx.saved_tensors
+        of_w, of_context, of_log_det, *of_params = ctx.needs_input_grad[4:]
+        needs = [of_w, of_context, *of_params]
+        passed = grad_log_det if of_log_det else None
+        if not any(needs) or (grad_v is None and grad_log_det is None):
+            return None, None, None, None, None, None, passed, *(None for _ in params)
+        if twice_differentiable():
+            grads = differentiable(ctx.definition, (w, context_terms, *params), needs, (grad_v, grad_log_det))
+        else:
+            gw, gc, gparams = _call_backward(
+                grad_v, grad_log_det, w, v, params, context_terms, ctx.plan, *ctx.spec, *ctx.univariate, needs
+            )
+            grads = [g if n else None for g, n in zip((gw, gc, *gparams), needs, strict=True)]
+        return None, None, None, None, *grads[:2], passed, *grads[2:]
+
+
+def autoregressive_inverse(
+    w: Tensor,
+    network: MaskedNetwork,
+    params: Params,
+    *,
+    form: str = "multiply",
+    scale_map: ScaleMap = ScaleMap(),
+    context_terms: Tensor | None = None,
+    log_det: Tensor | None = None,
+    plan: NetworkPlan | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The v that solves v_i = w_i e^s_i + mu_i ("multiply") or v_i = (w_i - mu_i) e^-s_i ("divide"), mu and s of v_<i.
+
+    Papamakarios et al. 2017, "Masked Autoregressive Flow for Density Estimation", equation 5 ("multiply"); Kingma et al. 2016,
+    "Improving Variational Inference with Inverse Autoregressive Flow", solved for its noise ("divide"). A hidden unit of
+    degree d is final as soon as the first d features are known, so each is evaluated once: the inverse costs one pass of the
+    network, its gradient a few.
+
+    Args:
+        w: (..., D), floating; any strides, any number of rows.
+        network: a masked network of two outputs per feature, shift mu and raw log-scale, that sees features of lower degree
+            only.
+        params: its parameters as a flat list of w's dtype and device, see `MaskedNetwork`.
+        form: "multiply" or "divide".
+        scale_map: from the raw log-scale to s.
+        context_terms: (..., H), broadcastable to the batch, added to the first layer's sum: a context's part.
+        log_det: (...,), read and added to the result, of the result's dtype.
+        plan: what `make_network_plan` made of the network for w's device; without it this call makes one.
+
+    Returns:
+        v (..., D) of w's dtype, and log|det dv/dw| (...,) in nats: + or - the sum of s; float64 for float64 inputs, else
+        float32. Under autocast half inputs are computed, and v returned, in float32.
+
+    Raises:
+        TypeError, ValueError: a dtype, device, shape, form or network that does not fit.
+    """
+    w, context_terms, *params = _check.upcast(w, context_terms, *params)  # type: ignore[assignment]
+    _validate(w, network, params, form, context_terms, log_det)
+    if backends.choose("autoregressive_inverse", w, context_terms, log_det, *params).backend == "reference":
+        return reference.autoregressive_inverse(
+            w, network, params, form=form, scale_map=scale_map, context_terms=context_terms, log_det=log_det
+        )
+    if plan is None:
+        plan = make_network_plan(network, w.device)
+    flat_plan = [t for layer in plan for t in layer]
+    w2 = w.reshape(-1, w.shape[-1])
+    if context_terms is not None:
+        context_terms = rows(context_terms.expand(*w.shape[:-1], context_terms.shape[-1]))
+    log_det = None if log_det is None else log_det.reshape(-1)
+    params = [p if p is None else p.contiguous() for p in params]
+    spec, univariate = spec_of(network), Univariate(form == "divide", *scale_map.code)
+    if needs_gradients(w2, context_terms, log_det, *params):
+
+        def definition(w: Tensor, context_terms: Tensor | None, *params: Tensor | None) -> tuple[Tensor, Tensor]:
+            return reference.autoregressive_inverse(
+                w, network, params, form=form, scale_map=scale_map, context_terms=context_terms
+            )
+
+        v, total = apply(_AutoregressiveInverse, flat_plan, spec, univariate, definition, w2, context_terms, log_det, *params)
+    else:
+        v, total = _call(w2, params, context_terms, log_det, flat_plan, *spec, *univariate)
+    return v.view(w.shape), total.view(w.shape[:-1])
+
+
+def _validate(
+    w: Tensor,
+    network: MaskedNetwork,
+    params: Params,
+    form: str,
+    context_terms: Tensor | None,
+    log_det: Tensor | None,
+) -> None:
+    if form not in FORMS:
+        raise ValueError(f"form: expected one of {', '.join(FORMS)}, found {form!r}")
+    validate_network(w, network, params, context_terms, name="w")
+    _check_autoregressive(network)
+    if log_det is not None:
+        _check.per_row(log_det, "log_det", w, "w")
+
+
+@lru_cache(maxsize=256)
+def _check_autoregressive(network: MaskedNetwork) -> None:
+    """Raises ValueError unless the network has two outputs of each feature, which see features of lower degree only."""
+    inputs, last = network.layers[0].in_degrees, network.layers[-1]
+    if network.outputs != 2 or last.out_degrees != tuple(d for d in inputs for _ in range(2)):
+        raise ValueError("network: expected two outputs of each feature's degree, in the order of the features")
+    # What a layer that is not strict lets through keeps its degree; an output that sees its own is no function of the others.
+    if not any(layer.strict for layer in network.layers):
+        raise ValueError("network: expected outputs that see features of lower degree only, found no strict layer")
