@@ -1,26 +1,30 @@
 #include "cpu/autoregressive_inverse.h"
 
 #include "cpu/autoregressive_gradient.h"
+#include "cpu/autoregressive_rows.h"
 #include "cpu/autoregressive_solver.h"
 #include "cpu/parameter_gradients.h"
 
 namespace fastgen::cpu::FASTGEN_VARIANT {
 
-// Rows in tiles over threads: calls f(thread, first row, rows).
-template <class T, class F>
-void for_tiles(int64_t rows, int threads, const F& f) {
-  const int64_t tiles = (rows + kTile<T> - 1) / kTile<T>;
+// Rows in pieces of at most `height` over threads: calls f(thread, first row, rows).
+template <class F>
+void for_pieces(int64_t rows, int64_t height, int threads, const F& f) {
+  const int64_t pieces = (rows + height - 1) / height;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t first = rows * t / tiles;
-    f(omp_get_thread_num(), first, rows * (t + 1) / tiles - first);
+  for (int64_t t = 0; t < pieces; ++t) {
+    const int64_t first = rows * t / pieces;
+    f(omp_get_thread_num(), first, rows * (t + 1) / pieces - first);
   }
 }
 
-template <class T>
-int tile_threads(int64_t rows) {
-  return static_cast<int>(least<int64_t>((rows + kTile<T> - 1) / kTile<T>, omp_get_max_threads()));
+inline int threads_for(int64_t rows, int64_t height) {
+  return static_cast<int>(least<int64_t>((rows + height - 1) / height, omp_get_max_threads()));
 }
+
+// Rows up to which the weights are better streamed once for every kFewRows of them than once for a tile whose lanes stay empty.
+template <class T>
+constexpr int64_t kStreamedRows = 2 * kFewRows;
 
 template <class T>
 void autoregressive_inverse_forward(const AutoregressiveInverseForward<T>& a) {
@@ -28,12 +32,18 @@ void autoregressive_inverse_forward(const AutoregressiveInverseForward<T>& a) {
   const MaskedNetwork<T>& net = a.network;
   const Walk walk(net, counts.get<int32_t>(Walk::size(net)));
   const SortedNetwork<T> sorted(net, copies.get<T>(SortedNetwork<T>::size(net)), weights.get<const T*>(net.count + 1));
-  const int threads = tile_threads<T>(a.rows);
-  const int64_t size = TileSolver<T>::size(net, walk.features()), pointers = 2 * net.count;
+  const bool few = a.rows <= kStreamedRows<T>;
+  const int64_t height = few ? kFewRows : kTile<T>, pointers = 2 * net.count;
+  const int64_t size = few ? RowSolver<T, kFewRows>::size(net) : TileSolver<T>::size(net, walk.features());
+  const int threads = threads_for(a.rows, height);
   T** const block = blocks.get<T*>(pointers * threads);
   T* const state = states.get<T>(size * threads);
-  for_tiles<T>(a.rows, threads, [&](int me, int64_t first, int64_t rows) {
-    TileSolver<T>(a, walk, sorted, block + me * pointers, state + me * size).solve(first, rows);
+  for_pieces(a.rows, height, threads, [&](int me, int64_t first, int64_t rows) {
+    T** const own = block + me * pointers;
+    if (few)
+      solve_rows(a, walk, sorted, own, state + me * size, first, rows);
+    else
+      TileSolver<T>(a, walk, sorted, own, state + me * size).solve(first, rows);
   });
   copies.trim();
   states.trim();
@@ -45,7 +55,7 @@ void autoregressive_inverse_backward(const AutoregressiveInverseBackward<T>& a) 
   const MaskedNetwork<T>& net = a.network;
   const Walk walk(net, counts.get<int32_t>(Walk::size(net)));
   const SortedNetwork<T> sorted(net, copies.get<T>(SortedNetwork<T>::size(net)), weights.get<const T*>(net.count + 1));
-  const int threads = tile_threads<T>(a.rows);
+  const int threads = threads_for(a.rows, kTile<T>);
   const int64_t size = TileGradient<T>::size(net), pointers = 2 * net.count;
   const int last = net.count - 1;
   // The gradients of every layer's sums, row by row, for the products that make those of the weights.
@@ -56,7 +66,7 @@ void autoregressive_inverse_backward(const AutoregressiveInverseBackward<T>& a) 
     to += a.rows * net.layers[l].stair.out;
   }
   T* const state = states.get<T>(size * threads);
-  for_tiles<T>(a.rows, threads, [&](int me, int64_t first, int64_t rows) {
+  for_pieces(a.rows, kTile<T>, threads, [&](int me, int64_t first, int64_t rows) {
     TileGradient<T>(a, walk, sorted, deltas, deltas + net.count + me * pointers, state + me * size).run(first, rows);
   });
   const T* saved = a.saved;
