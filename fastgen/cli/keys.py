@@ -29,7 +29,7 @@ _GIVEN = {
 }
 
 # Options of MADE that flows keep to themselves: each of their networks has one mask.
-_KEPT = {"maf": {"masks"}, "maf-mog": {"masks"}}
+_KEPT = {"maf": {"masks"}, "iaf": {"masks"}, "maf-mog": {"masks"}}
 
 
 def known(model: str) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """Normalizing flows: invertible transforms with their log-determinants, compositions and base distributions."""
 
 from .autoregressive import MaskedAutoregressiveTransform
+from .autoregressive_flow import AutoregressiveFlow
 from .base import Distribution, StandardNormal
 from .batch_norm import BatchNorm
 from .bounds import Bounds
 from .elementwise import Logit, Standardise, UnitInterval, dequantise
 from .embedding import MLP
 from .flow import Flow
+from .iaf import IAF
 from .maf import MAF
 from .mixture import MixtureOfNormals
 from .normal import ConditionalDiagonalNormal, DiagonalNormal
@@ -18,10 +20,12 @@ from .uniform import Uniform
 
 __all__ = [
     "BASES",
+    "IAF",
     "MAF",
     "MLP",
     "PREPROCESSING",
     "Acceptance",
+    "AutoregressiveFlow",
     "BatchNorm",
     "Bounds",
     "Composed",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .base import Distribution, StandardNormal
 from .batch import match_context, sample_shape
 from .bounds import Bounds
-from .checks import check_context
+from .checks import at_least_one, check_context
 from .elementwise import Logit, Standardise, UnitInterval
 from .transform import Composed, Transform
 
@@ -59,14 +59,31 @@ class Flow(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, n: int | Sequence[int], context: Tensor | None = None, *, generator: torch.Generator | None = None
+        self,
+        n: int | Sequence[int],
+        context: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        batch_size: int | None = None,
     ) -> Tensor:
         """n samples, without gradients: (n, D), with a context (C..., F) (n, C..., D); n may be a shape.
 
         generator: where the noise is drawn from, on the device of the flow; None: torch's own.
+        batch_size: how many of n to draw at a time, so that what is held besides the samples stays small; None: all. Another
+            number draws other samples. Raises ValueError for fewer than one.
         """
         context = self.seen_context(context)
-        z = self.base.sample(_batch(n, context), context, generator=generator)
+        shape = sample_shape(n)
+        if batch_size is None:
+            return self._draw(shape, context, generator)
+        at_least_one(batch_size=batch_size)
+        count = math.prod(shape)
+        pieces = [min(batch_size, count - done) for done in range(0, count, batch_size)] or [0]
+        drawn = torch.cat([self._draw((piece,), context, generator) for piece in pieces])
+        return drawn.view(*shape, *drawn.shape[1:])
+
+    def _draw(self, shape: tuple[int, ...], context: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        z = self.base.sample(_batch(shape, context), context, generator=generator)
         return self.transform.inverse(z, context)[0]
 
     def rsample(

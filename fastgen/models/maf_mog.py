@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ..flows import MAF, Distribution, Transform
 from ..flows.autoregressive import SCALE_MAP
+from ..flows.autoregressive_flow import orders, settled_seed
 from ..flows.embedding import build_embedding, embedded_features
-from ..flows.maf import orders, settled_seed
 from ..ops import ScaleMap, _check
 from .mixture_made import MixtureMADE
 

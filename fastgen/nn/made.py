@@ -188,19 +188,25 @@ class MADE(Planned[tuple[NetworkPlan, ...]]):
 
         mask: the number of a mask, or what `reordered` gave for x's device. Raises ValueError for one there is not.
         """
-        if isinstance(mask, Reordered):
-            network, plan = mask.network, mask.plan
-        elif 0 <= mask < len(self.networks):
-            network, plan = self.networks[mask], self._plan_on(x.device)[mask]
-        else:
-            raise ValueError(f"mask: expected one of 0..{len(self.networks) - 1}, found {mask}")
-        params: list[Tensor | None] = [p for layer in self.layers for p in (layer.weight, layer.bias)]
-        if self.direct is not None:
-            params.append(self.direct.weight)
+        network, plan = self.masked(mask, x.device)
         if context_terms is not None:
             # Under autocast a linear layer answers in another dtype than x's.
             context_terms = context_terms.to(x.dtype)
-        return masked_mlp(x, network, params, context_terms=context_terms, plan=plan)
+        return masked_mlp(x, network, self.params, context_terms=context_terms, plan=plan)
+
+    def masked(self, mask: int | Reordered, device: torch.device) -> tuple[MaskedNetwork, NetworkPlan]:
+        """The network under a mask and its plan for the device. Raises ValueError for a mask there is not."""
+        if isinstance(mask, Reordered):
+            return mask.network, mask.plan
+        if 0 <= mask < len(self.networks):
+            return self.networks[mask], self._plan_on(device)[mask]
+        raise ValueError(f"mask: expected one of 0..{len(self.networks) - 1}, found {mask}")
+
+    @property
+    def params(self) -> list[Tensor | None]:
+        """The flat list of parameters that operations take, see `fastgen.ops.MaskedNetwork`."""
+        params: list[Tensor | None] = [p for layer in self.layers for p in (layer.weight, layer.bias)]
+        return params if self.direct is None else [*params, self.direct.weight]
 
     def reordered(self, degrees: Tensor, device: torch.device) -> Reordered:
         """The mask in which features have these degrees, a permutation of 1..D, and hidden units those of the first mask."""

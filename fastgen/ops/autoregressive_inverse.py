@@ -285,7 +285,9 @@ def _validate(
     if form not in FORMS:
         raise ValueError(f"form: expected one of {', '.join(FORMS)}, found {form!r}")
     validate_network(w, network, params, context_terms, name="w")
-    _check_autoregressive(network)
+    # A compiler would trace through the cache.
+    if not torch.compiler.is_compiling():
+        _check_autoregressive(network)
     if log_det is not None:
         _check.per_row(log_det, "log_det", w, "w")
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Dataset
-from ..flows import MAF, Flow, Logit, Standardise, Transform, UnitInterval
+from ..flows import IAF, MAF, Flow, Logit, Standardise, Transform, UnitInterval
 from ..models import BernoulliMADE, CategoricalMADE, GaussianMADE, MAFMoG, MixtureMADE
 
 MODELS: dict[str, type[nn.Module]] = {
     "maf": MAF,
+    "iaf": IAF,
     "maf-mog": MAFMoG,
     "gaussian-made": GaussianMADE,
     "mixture-made": MixtureMADE,
