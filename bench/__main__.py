@@ -20,10 +20,19 @@ from .case import Setting
 from .environment import environment
 from .measure import Row, measure
 
-NAMES = ("masked_linear", "masked_mlp", "affine_autoregressive", "gaussian_log_prob", "models", "training")
+NAMES = (
+    "masked_linear",
+    "masked_mlp",
+    "affine_autoregressive",
+    "gaussian_log_prob",
+    "autoregressive_inverse",
+    "models",
+    "sampling",
+    "training",
+)
 
 # What is more than one operation.
-WHOLE = ("models", "training")
+WHOLE = ("models", "sampling", "training")
 
 # What keeps torch, MKL and oneDNN from AVX-512, read once when a process starts.
 WITHOUT_AVX512 = {

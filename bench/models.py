@@ -55,7 +55,7 @@ def _maf(
     ours = flows.MAF(sizes.features, transforms=sizes.transforms, hidden_features=hidden).to(device)
     plain, eager, compiled = PlainMAF(ours), PlainMAF(ours), PlainMAF(ours)
     compiled_log_prob = torch.compile(compiled.log_prob)
-    peers = {} if setting.quick else _peers(sizes, device)
+    others = {} if setting.quick else peers(sizes, device)
 
     def error() -> float:
         truth = PlainMAF(ours).double()
@@ -66,17 +66,17 @@ def _maf(
         OURS: _step(ours, ours.log_prob, x, fused=True),
         "W * M, Adam": _step(eager, eager.log_prob, x),
         "compiled W * M, fused Adam": _step(compiled, compiled_log_prob, x, fused=True),
-        **{f"{name}, fused Adam": _step(model, log_prob, x, fused=True) for name, (model, log_prob) in peers.items()},
+        **{f"{name}, fused Adam": _step(model, log_prob, x, fused=True) for name, (model, log_prob) in others.items()},
     }
     evaluations: dict[str, Callable[[Tensor], Tensor]] = {
         OURS: ours.log_prob,
         "W * M": plain.log_prob,
         "compiled W * M": compiled_log_prob,
     }
-    evaluations |= {name: log_prob for name, (_, log_prob) in peers.items()}
+    evaluations |= {name: log_prob for name, (_, log_prob) in others.items()}
     yield Case("MAF", "step", str(sizes), steps, error, step_work(ours, sizes.batch), step_targets, device=device)
     calls = {name: _no_grad(log_prob, x) for name, log_prob in evaluations.items()}
-    forward, _ = _work(ours, sizes.batch)
+    forward = forward_work(ours, sizes.batch)
     yield Case("MAF", "log_prob, no gradients", str(sizes), calls, error, forward, evaluation_targets, device=device)
 
 
@@ -102,24 +102,29 @@ def _value_and_gradients(parameters: list[Tensor], log_prob: Callable[[Tensor], 
     return (value, *torch.autograd.grad(value.mean(), parameters))
 
 
-def step_work(flow: flows.MAF, batch: int, steps: int = 1) -> Work:
+def forward_work(flow: nn.Module, batch: int) -> Work:
+    """That of one pass of every network."""
+    return _work(flow, batch)[0]
+
+
+def step_work(flow: nn.Module, batch: int, steps: int = 1) -> Work:
     """That of training steps on `batch` rows each."""
     forward, backward = _work(flow, batch)
     one = forward + backward + Work(0, 28 * sum(p.numel() for p in flow.parameters()))
     return Work(steps * one.flops, steps * one.bytes)
 
 
-def _work(flow: flows.MAF, batch: int) -> tuple[Work, Work]:
+def _work(flow: nn.Module, batch: int) -> tuple[Work, Work]:
     passes = [masked_mlp.work(made.network, batch) for made in _networks(flow)]
     forward, backward = zip(*passes, strict=True)
     return sum(forward, Work(0, 0)), sum(backward, Work(0, 0))
 
 
-def _networks(flow: flows.MAF) -> list[MADE]:
+def _networks(flow: nn.Module) -> list[MADE]:
     return [module for module in flow.modules() if isinstance(module, MADE)]
 
 
-def _peers(sizes: Sizes, device: str) -> dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]]:
+def peers(sizes: Sizes, device: str) -> dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]]:
     """Masked autoregressive flows of the same size from other libraries, where they are installed."""
     hidden = [sizes.hidden] * 2
     found: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]] = {}

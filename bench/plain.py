@@ -50,10 +50,18 @@ class PlainMAF(nn.Module):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """x (..., D) -> (...) in nats."""
+        z, log_det = self._noise(x)
+        return log_det - 0.5 * z.square().sum(-1) - 0.5 * x.shape[-1] * math.log(2 * math.pi)
+
+    def noise(self, x: Tensor) -> Tensor:
+        """x (..., D) -> the noise (..., D) it is made of."""
+        return self._noise(x)[0]
+
+    def _noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
         log_det = torch.zeros((), dtype=x.dtype, device=x.device)
         for network, params, masks in zip(self.networks, self.params, self.masks, strict=True):
             shift, raw = masked_chain(x, network, params, masks).unbind(-1)
             log_scale = self.scale_map(raw)
             x = (x - shift) * (-log_scale).exp()
             log_det = log_det - log_scale.sum(-1)
-        return log_det - 0.5 * x.square().sum(-1) - 0.5 * x.shape[-1] * math.log(2 * math.pi)
+        return x, log_det

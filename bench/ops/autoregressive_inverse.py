@@ -1,0 +1,98 @@
+"""autoregressive_inverse against one pass of the same network, dense and fused, and against D of them.
+
+Flops and bytes forward: those of one masked pass of the network; the noise is read, the solution and one log_det per row are
+written. Backward: a forward pass at the solution and a backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from fastgen import ops, reference
+from fastgen.flows import MaskedAutoregressiveTransform
+
+from ..case import OURS, Case, Setting, leaves, relative_error, with_gradients, without_gradients
+from ..plain import mask_of, masked_chain, parameters_of
+from . import masked_mlp
+
+OPERATION = "autoregressive_inverse"
+DENSE, FUSED, PASS = "one dense pass", "one fused pass", "one of D passes of W * M"
+# Features, hidden width, rows, targets.
+SIZES = (
+    (16, 512, 256, {DENSE: 1.8, FUSED: 1.0}),
+    (64, 512, 256, {DENSE: 1.8, FUSED: 1.0}),
+    (256, 512, 256, {DENSE: 1.8, FUSED: 1.0}),
+    (64, 512, 1, {DENSE: 1 / 1.5}),
+    (64, 512, 16, {DENSE: 1 / 0.7}),
+    # D passes in a thousandth of their time.
+    (784, 1024, 1000, {PASS: 1000 / 784}),
+)
+
+
+def cases(setting: Setting) -> Iterator[Case]:
+    for features, hidden, batch, targets in SIZES[1:2] if setting.quick else SIZES:
+        yield _inverse(features, hidden, batch, targets, setting.device)
+    yield _gradient(64, 512, 256, setting.device)
+
+
+def _inverse(features: int, hidden: int, batch: int, targets: dict[str, float], device: str) -> Case:
+    transform, w = _transform(features, hidden, device), torch.randn(batch, features, device=device)
+    network, params = transform.made.network, [p.detach() for p in parameters_of(transform.made)]
+    masks = [mask_of(layer).to(w) for layer in network.layers]
+    candidates: dict[str, Callable[[Tensor], object]] = {
+        OURS: transform.inverse,
+        DENSE: lambda x: masked_chain(x, network, params, [None] * len(masks)),
+        FUSED: transform.forward,
+        PASS: lambda x: masked_chain(x, network, params, masks),
+    }
+    work, _ = masked_mlp.work(network, batch)
+    calls = {name: without_gradients(run, [w]) for name, run in candidates.items()}
+    shape = f"{batch} x {features}, hidden {hidden} x 2"
+    return Case(OPERATION, "forward", shape, calls, lambda: _error(transform, w), work, targets, device=device)
+
+
+def _gradient(features: int, hidden: int, batch: int, device: str) -> Case:
+    transform, w = _transform(features, hidden, device), torch.randn(batch, features, device=device)
+    inputs = leaves(w, *parameters_of(transform.made))
+    grads = [torch.randn_like(w), torch.randn(batch, device=device)]
+    network, plan = transform.made.masked(0, w.device)
+
+    def inverse(w: Tensor, *params: Tensor) -> tuple[Tensor, Tensor]:
+        return ops.autoregressive_inverse(w, network, params, scale_map=transform.scale_map, plan=plan)
+
+    def forward(x: Tensor, *params: Tensor) -> tuple[Tensor, Tensor]:
+        shift, log_scale = ops.masked_mlp(x, network, params, plan=plan).unbind(-1)
+        return ops.affine_autoregressive(x, shift, log_scale, scale_map=transform.scale_map)
+
+    calls = {
+        OURS: lambda: with_gradients(inverse, inputs, grads),
+        "the fused network": lambda: with_gradients(forward, inputs, grads),
+    }
+    ahead, back = masked_mlp.work(network, batch)
+    shape = f"{batch} x {features}, hidden {hidden} x 2"
+    # At the price of a few passes: a forward pass more than the network's own.
+    return Case(OPERATION, "forward+backward", shape, calls, lambda: _error(transform, w), ahead + ahead + back, device=device)
+
+
+def _transform(features: int, hidden: int, device: str) -> MaskedAutoregressiveTransform:
+    return MaskedAutoregressiveTransform(features, hidden_features=(hidden, hidden)).to(device)
+
+
+def _error(transform: MaskedAutoregressiveTransform, w: Tensor) -> float:
+    """Of the first rows, and of all gradients, against the loop over features in float64."""
+    made, rows = transform.made, w[: 4 if w.shape[1] > 256 else 32]
+    network = made.network
+
+    def inverse(function: Callable, *inputs: Tensor) -> tuple[Tensor, ...]:
+        def run(w: Tensor, *params: Tensor) -> tuple[Tensor, Tensor]:
+            return function(w, network, params, scale_map=transform.scale_map)
+
+        grads = [torch.linspace(-1, 1, rows.numel()).view_as(rows).to(rows), torch.linspace(-1, 1, len(rows)).to(rows)]
+        return with_gradients(run, leaves(*inputs), [g.to(inputs[0].dtype) for g in grads])
+
+    inputs = [rows, *parameters_of(made)]
+    truth = inverse(reference.autoregressive_inverse, *(t.double() for t in inputs))
+    return relative_error(inverse(ops.autoregressive_inverse, *inputs), truth)
