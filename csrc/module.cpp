@@ -67,5 +67,6 @@ PYBIND11_MODULE(_C, m) {
   fastgen::bind_masked_mlp(m);
   fastgen::bind_affine_autoregressive(m);
   fastgen::bind_autoregressive_inverse(m);
+  fastgen::bind_autoregressive_sample(m);
   fastgen::bind_gaussian_log_prob(m);
 }

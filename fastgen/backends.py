@@ -28,6 +28,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "affine_autoregressive": ("cpu", "triton"),
     "gaussian_log_prob": ("cpu", "triton"),
     "autoregressive_inverse": ("cpu",),
+    "autoregressive_sample": ("cpu",),
 }
 
 _CPU_DTYPES = (torch.float32, torch.float64)

@@ -6,6 +6,9 @@
 
 namespace fastgen::cpu::FASTGEN_VARIANT {
 
+// Outputs per feature: shift and log-scale.
+constexpr int kOutputs = 2;
+
 template <class T>
 class TileGradient {
  public:

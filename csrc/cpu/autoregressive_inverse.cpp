@@ -1,52 +1,14 @@
 #include "cpu/autoregressive_inverse.h"
 
 #include "cpu/autoregressive_gradient.h"
-#include "cpu/autoregressive_rows.h"
-#include "cpu/autoregressive_solver.h"
+#include "cpu/autoregressive_solve.h"
 #include "cpu/parameter_gradients.h"
 
 namespace fastgen::cpu::FASTGEN_VARIANT {
 
-// Rows in pieces of at most `height` over threads: calls f(thread, first row, rows).
-template <class F>
-void for_pieces(int64_t rows, int64_t height, int threads, const F& f) {
-  const int64_t pieces = (rows + height - 1) / height;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-  for (int64_t t = 0; t < pieces; ++t) {
-    const int64_t first = rows * t / pieces;
-    f(omp_get_thread_num(), first, rows * (t + 1) / pieces - first);
-  }
-}
-
-inline int threads_for(int64_t rows, int64_t height) {
-  return static_cast<int>(least<int64_t>((rows + height - 1) / height, omp_get_max_threads()));
-}
-
-// Rows up to which the weights are better streamed once for every kFewRows of them than once for a tile whose lanes stay empty.
-template <class T>
-constexpr int64_t kStreamedRows = 2 * kFewRows;
-
 template <class T>
 void autoregressive_inverse_forward(const AutoregressiveInverseForward<T>& a) {
-  static thread_local Scratch counts, copies, weights, states, blocks;
-  const MaskedNetwork<T>& net = a.network;
-  const Walk walk(net, counts.get<int32_t>(Walk::size(net)));
-  const SortedNetwork<T> sorted(net, copies.get<T>(SortedNetwork<T>::size(net)), weights.get<const T*>(net.count + 1));
-  const bool few = a.rows <= kStreamedRows<T>;
-  const int64_t height = few ? kFewRows : kTile<T>, pointers = 2 * net.count;
-  const int64_t size = few ? RowSolver<T, kFewRows>::size(net) : TileSolver<T>::size(net, walk.features());
-  const int threads = threads_for(a.rows, height);
-  T** const block = blocks.get<T*>(pointers * threads);
-  T* const state = states.get<T>(size * threads);
-  for_pieces(a.rows, height, threads, [&](int me, int64_t first, int64_t rows) {
-    T** const own = block + me * pointers;
-    if (few)
-      solve_rows(a, walk, sorted, own, state + me * size, first, rows);
-    else
-      TileSolver<T>(a, walk, sorted, own, state + me * size).solve(first, rows);
-  });
-  copies.trim();
-  states.trim();
+  solve(a.system, Affine<T>{a.map, a.divide});
 }
 
 template <class T>

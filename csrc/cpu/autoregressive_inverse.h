@@ -1,9 +1,6 @@
 #pragma once
 
-#include <cstdint>
-
-#include "cpu/masked_mlp.h"
-#include "cpu/strided.h"
+#include "cpu/autoregressive_system.h"
 #include "cpu/variant.h"
 #include "scale_map.h"
 
@@ -12,17 +9,9 @@ namespace fastgen::cpu {
 // v solves v_i = w_i e^s_i + mu_i, or v_i = (w_i - mu_i) e^-s_i where `divide`, mu and s from the network of v.
 template <class T>
 struct AutoregressiveInverseForward {
-  MaskedNetwork<T> network;  // two outputs per feature: shift, and log-scale before its map
-  Strided<T> w;
-  const T* context_terms;  // may be null
-  int64_t ld_context;
-  const T* log_det_in;  // may be null
-  int64_t log_det_step;
-  int64_t rows;
+  AutoregressiveSystem<T> system;  // two outputs per feature: shift, and log-scale before its map; the noise is w
   bool divide;
   ScaleMap map;
-  T* v;        // (rows, features)
-  T* log_det;  // (rows)
 };
 
 // The gradients at the solution, from what masked_mlp_forward made of v.

@@ -47,24 +47,26 @@ void add_dots(const T* weight, int64_t ld, const T* in, int64_t ld_in, int64_t n
     }
 }
 
-template <class T, int R>
+template <class T, class U, int R>
 class RowSolver {
  public:
-  // Values the state takes: as that of a tile, for R rows.
-  static int64_t size(const MaskedNetwork<T>& net) {
-    int64_t units = net.layers[0].stair.in;
+  // Values the state takes: as that of a tile, for R rows, and one feature's outputs side by side.
+  static int64_t size(const MaskedNetwork<T>& net, int64_t outputs) {
+    int64_t units = net.layers[0].stair.in + outputs;
     for (int l = 0; l < net.count; ++l) units += net.layers[l].stair.out * (1 + is_residual_source(net, l));
     return units * R;
   }
 
-  RowSolver(const AutoregressiveInverseForward<T>& a, const Walk& walk, const SortedNetwork<T>& sorted, T** blocks, T* state)
-      : a_(a), net_(a.network), walk_(walk), sorted_(sorted), sums_(blocks), outputs_(blocks + net_.count) {
+  RowSolver(const AutoregressiveSystem<T>& a, const U& map, const Walk& walk, const SortedNetwork<T>& sorted, T** blocks,
+            T* state)
+      : a_(a), net_(a.network), map_(map), walk_(walk), sorted_(sorted), sums_(blocks), outputs_(blocks + net_.count) {
     const auto take = [&](int64_t units) {
       T* const block = state;
       state += units * R;
       return block;
     };
-    v_ = take(walk.features());
+    columns_ = take(net_.layers[0].stair.in);
+    raw_ = take(map.outputs());
     for (int l = 0; l < net_.count; ++l) {
       sums_[l] = take(width(l));
       outputs_[l] = is_residual_source(net_, l) ? take(width(l)) : sums_[l];
@@ -72,30 +74,43 @@ class RowSolver {
   }
 
   void solve(int64_t first) {
-    for (int l = 0; l < net_.count; ++l) begin(l, first);
     double totals[R] = {};
     const int last = net_.count - 1;
-    for (int64_t i = 0; i < walk_.features(); ++i) {
-      for (int l = 0; l < last; ++l) {
-        const int64_t begin = walk_.ready(l, i - 1), end = walk_.ready(l, i);
-        add(net_.layers[l].stair, sorted_.weight(l), l == 0 ? v_ : outputs_[l - 1], begin, end, sums_[l]);
-        finish(l, begin, end);
-      }
-      const int64_t begin = kOutputs * i, end = kOutputs * (i + 1);
-      add(net_.layers[last].stair, sorted_.weight(last), last == 0 ? v_ : outputs_[last - 1], begin, end, sums_[last]);
-      if (net_.direct) add(net_.direct->stair, sorted_.weight(net_.count), v_, begin, end, sums_[last]);
+    const int64_t outputs = map_.outputs();
+    begin(first);
+    for (int64_t i = a_.known; i < walk_.features(); ++i) {
+      hidden(i - 1, i);
+      const int64_t begin = outputs * i, end = outputs * (i + 1);
+      add(net_.layers[last].stair, sorted_.weight(last), input(last), begin, end, sums_[last]);
+      if (net_.direct) add(net_.direct->stair, sorted_.weight(net_.count), columns_, begin, end, sums_[last]);
       feature(first, i, totals);
     }
-    for (int r = 0; r < R; ++r) {
-      const T total = static_cast<T>(a_.divide ? -totals[r] : totals[r]);
-      a_.log_det[first + r] = a_.log_det_in ? a_.log_det_in[(first + r) * a_.log_det_step] + total : total;
-    }
+    if constexpr (U::has_log_derivative)
+      if (a_.log_det)
+        for (int r = 0; r < R; ++r) {
+          const T total = static_cast<T>(totals[r]);
+          a_.log_det[first + r] = a_.log_det_in ? a_.log_det_in[(first + r) * a_.log_det_step] + total : total;
+        }
   }
 
  private:
   int64_t width(int l) const { return net_.layers[l].stair.out; }
+  int64_t inputs() const { return net_.layers[0].stair.in; }
+  const T* input(int l) const { return l == 0 ? columns_ : outputs_[l - 1]; }
 
-  void begin(int l, int64_t first) {
+  // Everything up to the first feature that is to be found.
+  void begin(int64_t first) {
+    for (int l = 0; l < net_.count; ++l) fill(l, first);
+    for (int64_t i = 0; i < a_.known; ++i) {
+      T value[R];
+      for (int r = 0; r < R; ++r) value[r] = a_.given.data[(first + r) * a_.given.row + walk_.feature(i) * a_.given.column];
+      set(first, i, value);
+    }
+    if (a_.known) hidden(-1, a_.known - 1);
+  }
+
+  // The sums that every unit starts with.
+  void fill(int l, int64_t first) {
     const NetworkLayer<T>& layer = net_.layers[l];
     const int32_t* const order = layer.stair.out_order;
     for (int64_t u = 0; u < width(l); ++u) {
@@ -105,6 +120,15 @@ class RowSolver {
         if (l == 0 && a_.context_terms) sum += a_.context_terms[(first + r) * a_.ld_context + unit];
         sums_[l][r * width(l) + u] = sum;
       }
+    }
+  }
+
+  // The hidden units that are final once `to` features are known, those aside that were when `from` were.
+  void hidden(int64_t from, int64_t to) {
+    for (int l = 0; l + 1 < net_.count; ++l) {
+      const int64_t begin = walk_.ready(l, from), end = walk_.ready(l, to);
+      add(net_.layers[l].stair, sorted_.weight(l), input(l), begin, end, sums_[l]);
+      finish(l, begin, end);
     }
   }
 
@@ -140,40 +164,48 @@ class RowSolver {
 
   void feature(int64_t first, int64_t i, double* totals) {
     const int last = net_.count - 1, source = net_.layers[last].residual;
-    const int32_t* const order = net_.layers[0].stair.in_order;
-    const int64_t column = order ? order[i] : i;
-    T shift[R], raw[R], s[R];
+    for (int64_t k = 0; k < map_.outputs(); ++k)
+      for (int r = 0; r < R; ++r) {
+        const int64_t at = r * width(last) + map_.outputs() * i + k;
+        raw_[k * R + r] = sums_[last][at] + (source >= 0 ? sums_[source][at] : T(0));
+      }
+    T noise[U::numbers * R], value[R], log_derivative[R];
+    for (int q = 0; q < U::numbers; ++q)
+      for (int r = 0; r < R; ++r)
+        noise[q * R + r] = a_.noise.data[(first + r) * a_.noise.row + (walk_.feature(i) * U::numbers + q) * a_.noise.column];
+    map_.template apply<R>(raw_, noise, R, value, log_derivative);
+    set(first, i, value);
+    if constexpr (U::has_log_derivative)
+      for (int r = 0; r < R; ++r) totals[r] += log_derivative[r];
+  }
+
+  // Feature i, in the solution and as the network reads it.
+  void set(int64_t first, int64_t i, const T* value) {
     for (int r = 0; r < R; ++r) {
-      const int64_t at = r * width(last) + kOutputs * i;
-      shift[r] = sums_[last][at] + (source >= 0 ? sums_[source][at] : T(0));
-      raw[r] = sums_[last][at + 1] + (source >= 0 ? sums_[source][at + 1] : T(0));
-    }
-    dispatch_scale_map<T>(a_.map, [&](auto map) {
-      for (int r = 0; r < R; ++r) s[r] = map(raw[r]).value;
-    });
-    for (int r = 0; r < R; ++r) {
-      const T w = a_.w.data[(first + r) * a_.w.row + column * a_.w.column];
-      const T v = a_.divide ? (w - shift[r]) * math::exp(-s[r]) : w * math::exp(s[r]) + shift[r];
-      v_[r * walk_.features() + i] = v;
-      a_.v[(first + r) * walk_.features() + column] = v;
-      totals[r] += s[r];
+      a_.v[(first + r) * walk_.features() + walk_.feature(i)] = value[r];
+      T* const columns = columns_ + r * inputs() + map_.columns() * i;
+      if constexpr (U::one_hot)
+        for (int64_t c = 0; c < map_.columns(); ++c) columns[c] = value[r] == static_cast<T>(c) ? T(1) : T(0);
+      else
+        columns[0] = value[r];
     }
   }
 
-  const AutoregressiveInverseForward<T>& a_;
+  const AutoregressiveSystem<T>& a_;
   const MaskedNetwork<T>& net_;
+  const U& map_;
   const Walk& walk_;
   const SortedNetwork<T>& sorted_;
-  T* v_;
+  T *columns_, *raw_;
   T **sums_, **outputs_;
 };
 
 // Solves rows [first, first + rows), at most kFewRows of them.
-template <class T, int R = kFewRows>
-void solve_rows(const AutoregressiveInverseForward<T>& a, const Walk& walk, const SortedNetwork<T>& sorted, T** blocks,
+template <class T, class U, int R = kFewRows>
+void solve_rows(const AutoregressiveSystem<T>& a, const U& map, const Walk& walk, const SortedNetwork<T>& sorted, T** blocks,
                 T* state, int64_t first, int64_t rows) {
-  if (rows == R) return RowSolver<T, R>(a, walk, sorted, blocks, state).solve(first);
-  if constexpr (R > 1) solve_rows<T, R - 1>(a, walk, sorted, blocks, state, first, rows);
+  if (rows == R) return RowSolver<T, U, R>(a, map, walk, sorted, blocks, state).solve(first);
+  if constexpr (R > 1) solve_rows<T, U, R - 1>(a, map, walk, sorted, blocks, state, first, rows);
 }
 
 }  // namespace fastgen::cpu::FASTGEN_VARIANT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from ..reference import MaskedNetwork, ScaleMap
 from ..reference.accumulate import accumulator
 from ..reference.autoregressive_inverse import FORMS
 from . import _check
+from ._autoregressive import check_autoregressive
 from ._library import apply, differentiable, needs_gradients, register, twice_differentiable
 from ._plan import NetworkPlan, make_network_plan
 from .masked_linear import rows
@@ -285,19 +285,6 @@ def _validate(
     if form not in FORMS:
         raise ValueError(f"form: expected one of {', '.join(FORMS)}, found {form!r}")
     validate_network(w, network, params, context_terms, name="w")
-    # A compiler would trace through the cache.
-    if not torch.compiler.is_compiling():
-        _check_autoregressive(network)
+    check_autoregressive(network, 2)
     if log_det is not None:
         _check.per_row(log_det, "log_det", w, "w")
-
-
-@lru_cache(maxsize=256)
-def _check_autoregressive(network: MaskedNetwork) -> None:
-    """Raises ValueError unless the network has two outputs of each feature, which see features of lower degree only."""
-    inputs, last = network.layers[0].in_degrees, network.layers[-1]
-    if network.outputs != 2 or last.out_degrees != tuple(d for d in inputs for _ in range(2)):
-        raise ValueError("network: expected two outputs of each feature's degree, in the order of the features")
-    # What a layer that is not strict lets through keeps its degree; an output that sees its own is no function of the others.
-    if not any(layer.strict for layer in network.layers):
-        raise ValueError("network: expected outputs that see features of lower degree only, found no strict layer")

@@ -218,6 +218,18 @@ def validate(
     """Raises TypeError or ValueError unless rows `x`, called `name`, and parameters fit the network."""
     _check.floating(x, name)
     _check.features(x, name, network.features)
+    validate_parameters(x, name, network, params, context_terms, x.shape[:-1])
+
+
+def validate_parameters(
+    x: Tensor,
+    name: str,
+    network: MaskedNetwork,
+    params: Sequence[Tensor | None],
+    context_terms: Tensor | None,
+    batch: tuple[int, ...],
+) -> None:
+    """Raises TypeError or ValueError unless all fit the network, the dtype and device of `x`, called `name`, and the batch."""
     if len(params) != network.parameter_count:
         raise ValueError(f"params: expected {network.parameter_count} tensors, found {len(params)}")
     widths = [(len(layer.out_degrees), len(layer.in_degrees)) for layer in network.layers]
@@ -232,4 +244,4 @@ def validate(
     if context_terms is not None:
         _check.like(context_terms, "context_terms", x, name)
         _check.features(context_terms, "context_terms", widths[0][0])
-        _check.batch_broadcastable(context_terms, "context_terms", x.shape[:-1])
+        _check.batch_broadcastable(context_terms, "context_terms", batch)

@@ -3,6 +3,8 @@
 from .activations import ACTIVATIONS, activation_name
 from .affine_autoregressive import affine_autoregressive
 from .autoregressive_inverse import autoregressive_inverse
+from .autoregressive_sample import autoregressive_sample
+from .conditional_sampler import ConditionalSampler
 from .gaussian_log_prob import gaussian_log_prob
 from .masked_linear import degree_mask, masked_linear
 from .masked_mlp import MaskedLayer, MaskedNetwork, masked_mlp
@@ -10,12 +12,14 @@ from .scale_map import ScaleMap
 
 __all__ = [
     "ACTIVATIONS",
+    "ConditionalSampler",
     "MaskedLayer",
     "MaskedNetwork",
     "ScaleMap",
     "activation_name",
     "affine_autoregressive",
     "autoregressive_inverse",
+    "autoregressive_sample",
     "degree_mask",
     "gaussian_log_prob",
     "masked_linear",

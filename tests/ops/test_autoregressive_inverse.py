@@ -369,7 +369,7 @@ LOOSE = MaskedNetwork((MaskedLayer((1, 2), (1, 1, 2, 2)),), outputs=2)
         ({"log_det": torch.zeros(3, dtype=torch.float64)}, ValueError, r"log_det: expected shape \(4,\), found \(3,\)"),
         ({"context_terms": torch.zeros(4, 3, dtype=torch.float64)}, ValueError, "context_terms: expected shape"),
         ({"params": []}, ValueError, "params: expected 6 tensors, found 0"),
-        ({"network": OTHER, "params": parameters(OTHER)}, ValueError, "network: expected two outputs of each feature's degree"),
+        ({"network": OTHER, "params": parameters(OTHER)}, ValueError, "network: expected 2 outputs of each feature's degree"),
         (
             {"w": torch.zeros(4, 2, dtype=torch.float64), "network": LOOSE, "params": parameters(LOOSE)},
             ValueError,

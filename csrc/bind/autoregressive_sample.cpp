@@ -1,0 +1,59 @@
+#include "cpu/autoregressive_sample.h"
+
+#include "bind/autoregressive.h"
+#include "bind/bind.h"
+#include "bind/caster.h"
+#include "bind/elementwise.h"
+
+namespace py = pybind11;
+
+namespace fastgen {
+namespace {
+
+// Beyond it, a count times a number of features could leave 64 bits.
+constexpr int64_t kLargest = int64_t{1} << 30;
+
+Conditional conditional(int kind, int64_t size, int map, double first, double second) {
+  if (kind < 0 || kind >= kConditionalKinds)
+    fail("conditional: expected a kind from 0 to " + std::to_string(kConditionalKinds - 1) + ", found " + std::to_string(kind));
+  if (size < 1 || size > kLargest) fail("size: expected 1 to " + std::to_string(kLargest) + ", found " + std::to_string(size));
+  return {static_cast<ConditionalKind>(kind), size, scale_map(map, first, second)};
+}
+
+void sample(const Tensor& noise, const Optionals& params, const Optional& context_terms, const Optional& given, int64_t known,
+            const Optionals& plan, const std::vector<std::string>& activations, const std::vector<int64_t>& residuals,
+            bool direct, int kind, int64_t size, int map, double first, double second, const Tensor& values) {
+  expect_features(noise, "noise");
+  const Conditional c = conditional(kind, size, map, first, second);
+  const int64_t rows = noise.size(0);
+  dispatch_float(noise, "noise", [&](auto zero) {
+    using T = decltype(zero);
+    const auto layers = read_layers<T>(params, plan, activations, residuals, direct);
+    PerFeature per{};
+    int64_t numbers = 0;
+    dispatch_conditional<T>(c, [&](const auto& draw) { per = {draw.outputs(), draw.columns()}, numbers = draw.numbers; });
+    cpu::AutoregressiveSample<T> a;
+    a.conditional = c;
+    a.system = read_system<T>(network_of(layers, activations.size()), per, rows, context_terms, values, "values");
+    const int64_t features = layers[0].stair.in / per.columns;
+    a.system.noise = strided<T>(noise, "noise", rows, features * numbers);
+    a.system.given = strided<T>(given, "given", rows, features);
+    a.system.known = known;
+    if (known < 0 || known > (given ? features : 0))
+      fail("known: expected 0 to " + std::to_string(given ? features : 0) + ", found " + std::to_string(known));
+    if (rows == 0) return;
+    py::gil_scoped_release unlocked;
+    cpu::autoregressive_sample(a);
+  });
+}
+
+}  // namespace
+
+void bind_autoregressive_sample(py::module_& m) {
+  m.def("autoregressive_sample", &sample, "Samples of an autoregressive density, into values.", py::arg("noise"),
+        py::arg("params"), py::arg("context_terms"), py::arg("given"), py::arg("known"), py::arg("plan"),
+        py::arg("activations"), py::arg("residuals"), py::arg("direct"), py::arg("conditional"), py::arg("size"),
+        py::arg("kind"), py::arg("first"), py::arg("second"), py::arg("values"));
+}
+
+}  // namespace fastgen
