@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from ..reference.accumulate import accumulator
 from ..reference.autoregressive_inverse import FORMS
 from . import _check
 from ._autoregressive import check_autoregressive
+from ._jacobi import jacobi, serves
 from ._library import apply, differentiable, needs_gradients, register, twice_differentiable
 from ._plan import NetworkPlan, make_network_plan
 from .masked_linear import rows
@@ -249,9 +251,8 @@ def autoregressive_inverse(
     w, context_terms, *params = _check.upcast(w, context_terms, *params)  # type: ignore[assignment]
     _validate(w, network, params, form, context_terms, log_det)
     if backends.choose("autoregressive_inverse", w, context_terms, log_det, *params).backend == "reference":
-        return reference.autoregressive_inverse(
-            w, network, params, form=form, scale_map=scale_map, context_terms=context_terms, log_det=log_det
-        )
+        solve = partial(jacobi, plan=plan) if serves(w, context_terms, log_det, *params) else reference.autoregressive_inverse
+        return solve(w, network, params, form=form, scale_map=scale_map, context_terms=context_terms, log_det=log_det)
     if plan is None:
         plan = make_network_plan(network, w.device)
     flat_plan = [t for layer in plan for t in layer]
