@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any, get_type_hints
 
 from ..data import FileOptions
+from ..flows import Flow
 from ..nn import MADE
 from ..train import TrainConfig
 from ..train.models import MODELS
@@ -29,7 +30,7 @@ _GIVEN = {
 }
 
 # Options of MADE that flows keep to themselves: each of their networks has one mask.
-_KEPT = {"maf": {"masks"}, "iaf": {"masks"}, "maf-mog": {"masks"}}
+_KEPT = {name: {"masks"} for name, kind in MODELS.items() if issubclass(kind, Flow)}
 
 
 def known(model: str) -> dict[str, Any]:

@@ -4,11 +4,14 @@ from .autoregressive_density import AutoregressiveDensity
 from .bernoulli_made import BernoulliMADE
 from .categorical_made import CategoricalMADE
 from .conditionals import Bernoulli, Categorical, Conditional, Gaussian, Mixture
+from .fvsbn import FVSBN
+from .gaussian_autoregressive import GaussianAutoregressive
 from .gaussian_made import GaussianMADE
 from .maf_mog import MAFMoG
 from .mixture_made import MixtureMADE
 
 __all__ = [
+    "FVSBN",
     "AutoregressiveDensity",
     "Bernoulli",
     "BernoulliMADE",
@@ -16,6 +19,7 @@ __all__ = [
     "CategoricalMADE",
     "Conditional",
     "Gaussian",
+    "GaussianAutoregressive",
     "GaussianMADE",
     "MAFMoG",
     "Mixture",

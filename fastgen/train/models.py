@@ -10,14 +10,16 @@ from torch import Tensor, nn
 
 from ..data import Dataset
 from ..flows import IAF, MAF, Flow, Logit, Standardise, Transform, UnitInterval
-from ..models import BernoulliMADE, CategoricalMADE, GaussianMADE, MAFMoG, MixtureMADE
+from ..models import FVSBN, BernoulliMADE, CategoricalMADE, GaussianAutoregressive, GaussianMADE, MAFMoG, MixtureMADE
 
 MODELS: dict[str, type[nn.Module]] = {
     "maf": MAF,
     "iaf": IAF,
     "maf-mog": MAFMoG,
+    "gaussian-autoregressive": GaussianAutoregressive,
     "gaussian-made": GaussianMADE,
     "mixture-made": MixtureMADE,
+    "fvsbn": FVSBN,
     "bernoulli-made": BernoulliMADE,
     "categorical-made": CategoricalMADE,
 }
@@ -54,7 +56,7 @@ def fit_for(model: nn.Module, data: Dataset) -> Dataset:
 
 
 def _levels(name: str, data: Dataset) -> dict[str, int]:
-    binary = name == "bernoulli-made"
+    binary = issubclass(MODELS[name], BernoulliMADE)
     if data.levels is None or (binary and data.levels != 2):
         expected = "0 and 1" if binary else "whole levels"
         raise ValueError(f"data: expected rows of {expected} for {name}, found {data.levels or 'no'} levels in {data.name}")

@@ -128,7 +128,7 @@ def test_every_option_of_a_model_is_one_it_takes(name):
     source = data.Dataset("bits", 0, binary, binary, binary, levels=2)
     own = {**_defaults(nn.MADE), **_defaults(MODELS[name])}
     options = [key.removeprefix("model.") for key in known(name) if key.startswith("model.") and key != "model.name"]
-    assert {"hidden_features", "activation"} <= set(options)
+    assert {"order", "seed", *(() if name == "fvsbn" else ("hidden_features", "activation"))} <= set(options)
     for option in options:
         build(name, source, **{option: own[option]})
 
