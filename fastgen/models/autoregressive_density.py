@@ -14,7 +14,7 @@ from ..flows.batch import match_context, sample_shape
 from ..flows.registry import described, preprocessing
 from ..nn import MADE
 from ..nn.made import Reordered
-from ..ops import _check
+from ..ops import _check, autoregressive_sample
 from ..reference.accumulate import accumulator
 from .conditionals import Conditional
 from .cycle import Cycle
@@ -66,7 +66,6 @@ class AutoregressiveDensity(nn.Module):
         self.preprocess = Composed(before) if before else None
         sizes: dict[str, Any] = {"outputs": conditional.outputs, "inputs": conditional.inputs}
         self.made = MADE(features, **sizes, device=device, dtype=dtype, **options)
-        self._generation_orders: list[list[int]] = [order.argsort().tolist() for order in self.made.orders]
         self.cycle = Cycle(self.masks) if self.masks > 1 else None
         with torch.no_grad():
             bias = self.made.layers[-1].bias
@@ -156,13 +155,14 @@ class AutoregressiveDensity(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """`rsample`, or `sample` where there is none, and the log-densities of its samples, (n,) or (n, C...), in nats.
 
-        Of one mask at the cost of sampling alone. The log-densities are those of the mixture unless `mask` is given, in
-        training mode too.
+        Of one mask of Gaussian conditionals at the cost of sampling alone; of others one pass of the network more. The
+        log-densities are those of the mixture unless `mask` is given, in training mode too.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.conditional.reparameterised):
             terms = self.made.context_terms(context)
-            y, outputs = self._sample(n, context, terms, generator, mask)
-            log_prob = self._log_prob(y, terms, None) if outputs is None else self.conditional.log_prob(y, outputs)
+            y, log_prob = self._sample(n, context, terms, generator, mask)
+            if log_prob is None:
+                log_prob = self._log_prob(y, terms, mask)
             if self.preprocess is None:
                 return y, log_prob
             x, log_det = self.preprocess.inverse(y)
@@ -182,7 +182,7 @@ class AutoregressiveDensity(nn.Module):
 
         The draws are exact for the order in which the observed features come first, each group in the order of the first
         mask. A model of several masks and order="random" is trained for any order; of another, the observed features have to
-        come first in the order of its (first) mask. Rows of one pattern go together, one pass per missing feature.
+        come first in the order of its (first) mask. Rows of one pattern go together, at one pass of the network.
 
         Args:
             x: (..., D); values of missing features are not read.
@@ -199,11 +199,15 @@ class AutoregressiveDensity(nn.Module):
         shape = (*sample_shape(n), *x.shape)
         known = self._known(x, observed)
         y = known if self.preprocess is None else self.preprocess(known)[0]
-        y = torch.where(observed, y, self.conditional.unknown).to(self._sample_dtype)
-        copies = y.expand(shape).reshape(math.prod(sample_shape(n)), math.prod(x.shape[:-1]), self.features)
-        noise = self._noise(shape, generator).view(*copies.shape, self.conditional.numbers)
-        terms = _as_rows(self.made.context_terms(context), x.shape[:-1])
-        drawn = self._generate_groups(copies, noise, terms, self._pattern_groups(observed)).view(shape)
+        noise = self._noise((math.prod(sample_shape(n)), math.prod(x.shape[:-1]), self.features), generator)
+        given, terms = y.reshape(noise.shape[1:3]).to(noise.dtype), _as_rows(self.made.context_terms(context), x.shape[:-1])
+
+        def draw(rows: Tensor, mask: int | Reordered, known: int) -> Tensor:
+            options = {"given": given[rows], "known": known, **self._network(mask, _take(terms, rows))}
+            return autoregressive_sample(noise[:, rows], sampler=self.conditional.sampler, **options)
+
+        drawn = _joined(noise[..., 0], [(group[0], draw(*group)) for group in self._pattern_groups(observed)])
+        drawn = drawn.view(shape).to(self._sample_dtype)
         if self.preprocess is not None:
             drawn, _ = self.preprocess.inverse(drawn)
         return torch.where(observed, known.to(drawn.dtype), drawn)
@@ -265,53 +269,31 @@ class AutoregressiveDensity(nn.Module):
         generator: torch.Generator | None,
         mask: int | None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Samples (n, C..., D) of what the network sees, and all its outputs for them where they are of one mask."""
+        """Samples (n, C..., D) of what the network sees, and their log-probabilities where those cost no more."""
         batch = (*sample_shape(n), *(() if context is None else context.shape[:-1]))
-        shape = (*batch, self.features)
-        noise = self._noise(shape, generator)
-        y = torch.full(shape, self.conditional.unknown, dtype=self._sample_dtype, device=noise.device)
+        noise = self._noise((*batch, self.features), generator)
         if mask is not None or self.masks == 1:
-            return self._generate(y, noise, terms, mask or 0, self._generation_order(mask or 0))
+            return self._sample_mask(noise, terms, mask or 0)
         masks = torch.randint(self.masks, (math.prod(batch), 1), device=noise.device, generator=generator)
-        groups = ((rows, int(m), self._generation_order(int(m))) for m, rows in distinct_rows(masks))
-        flat_y, flat_noise = (t.view(1, len(masks), *t.shape[len(batch) :]) for t in (y, noise))
-        return self._generate_groups(flat_y, flat_noise, _as_rows(terms, batch), groups).view(shape), None
+        rows, row_terms = noise.view(len(masks), *noise.shape[len(batch) :]), _as_rows(terms, batch)
+        groups = [(i, self._sample_mask(rows[i], _take(row_terms, i), int(m))[0]) for m, i in distinct_rows(masks)]
+        return _joined(rows[..., 0].to(self._sample_dtype), groups).view(*batch, self.features), None
 
-    def _generate(
-        self, y: Tensor, noise: Tensor, terms: Tensor | None, mask: int | Reordered, order: Sequence[int]
-    ) -> tuple[Tensor, Tensor | None]:
-        """y (..., D) with the features of `order` drawn, one pass of the network each, and the outputs of the last pass.
+    def _sample_mask(self, noise: Tensor, terms: Tensor | None, mask: int) -> tuple[Tensor, Tensor | None]:
+        y, log_prob = self.conditional.sample(noise, **self._network(mask, terms))
+        return y.to(self._sample_dtype), log_prob
 
-        No output depends on the last feature of a whole order, so those outputs are the final ones for all.
-        """
-        outputs = None
-        for i in order:
-            outputs = self._outputs(y, terms, mask)
-            value = self.conditional.draw(outputs[..., i, :], noise[..., i, :]).to(y.dtype)
-            y = y.slice_scatter(value.unsqueeze(-1), -1, i, i + 1)
-        return y, outputs
+    def _network(self, mask: int | Reordered, terms: Tensor | None) -> dict[str, Any]:
+        """What an operation that solves the network is told of it under a mask, and of a context."""
+        network, plan = self.made.masked(mask, self._weight.device)
+        # Under autocast a linear layer answers in another dtype.
+        terms = None if terms is None else terms.to(self._weight.dtype)
+        return {"network": network, "params": self.made.params, "context_terms": terms, "plan": plan}
 
-    def _generate_groups(
-        self, y: Tensor, noise: Tensor, terms: Tensor | None, groups: Iterable[tuple[Tensor, int | Reordered, Sequence[int]]]
-    ) -> Tensor:
-        """`_generate` for groups of rows: (indices, mask, order) of y (copies, rows, D), terms (rows, H)."""
-        for rows, mask, order in groups:
-            part, _ = self._generate(y[:, rows], noise[:, rows], _take(terms, rows), mask, order)
-            y = y.index_copy(1, rows, part)
-        return y
-
-    def _generation_order(self, mask: int | Reordered) -> list[int]:
-        if isinstance(mask, Reordered):
-            return mask.degrees.argsort().tolist()
-        if not 0 <= mask < self.masks:
-            raise ValueError(f"mask: expected one of 0..{self.masks - 1}, found {mask}")
-        return self._generation_orders[mask]
-
-    def _pattern_groups(self, observed: Tensor) -> Iterator[tuple[Tensor, int | Reordered, Sequence[int]]]:
-        """The rows of each pattern of `observed` (..., D), the mask for it and its missing features in their order."""
+    def _pattern_groups(self, observed: Tensor) -> Iterator[tuple[Tensor, int | Reordered, int]]:
+        """The rows of each pattern of `observed` (..., D), the mask for it and how many features it observes."""
         for pattern, rows in distinct_rows(observed.reshape(-1, self.features)):
-            mask = self._pattern_mask(pattern)
-            yield rows, mask, [i for i in self._generation_order(mask) if not pattern[i]]
+            yield rows, self._pattern_mask(pattern), int(pattern.sum())
 
     def _pattern_mask(self, pattern: Tensor) -> int | Reordered:
         degrees = observed_first(self.made.degrees, pattern)
@@ -356,3 +338,10 @@ def _as_rows(terms: Tensor | None, batch: Sequence[int]) -> Tensor | None:
 
 def _take(terms: Tensor | None, rows: Tensor) -> Tensor | None:
     return terms if terms is None or terms.dim() == 1 else terms[rows]
+
+
+def _joined(rows: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """`rows` (..., rows, D) with those of each group, (indices, values), in their places."""
+    if not groups:
+        return rows
+    return rows.index_copy(-2, torch.cat([indices for indices, _ in groups]), torch.cat([values for _, values in groups], -2))

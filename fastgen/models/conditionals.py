@@ -6,6 +6,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -13,34 +14,42 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..flows.autoregressive import SCALE_MAP
-from ..ops import ScaleMap, gaussian_log_prob
+from ..ops import (
+    ConditionalSampler,
+    MaskedNetwork,
+    ScaleMap,
+    autoregressive_inverse,
+    autoregressive_sample,
+    gaussian_log_prob,
+)
 from ..reference.accumulate import accumulator
 
 
 class Conditional(ABC):
-    """What an autoregressive density asks of its conditionals. A subclass gives `outputs`, `log_probs` and `draw`.
+    """What an autoregressive density asks of its conditionals. A subclass gives `sampler` and `log_probs`.
 
     Attributes:
+        sampler: how one feature is drawn.
         outputs: P, what the network puts out per feature.
         inputs: C, the columns of one feature in the network's input.
-        numbers: R, the random numbers that draw one feature.
-        unknown: stands in x for a feature that is not known; the network reads zeros there.
         discrete: whether log-probabilities are of single values, not densities.
-        reparameterised: whether what is drawn is differentiable in the outputs.
+        reparameterised: whether samples are differentiable in parameters and context.
     """
 
-    numbers: ClassVar[int] = 1
-    unknown: ClassVar[float] = 0.0
     discrete: ClassVar[bool] = False
     reparameterised: ClassVar[bool] = False
 
     @property
     @abstractmethod
-    def outputs(self) -> int: ...
+    def sampler(self) -> ConditionalSampler: ...
+
+    @property
+    def outputs(self) -> int:
+        return self.sampler.outputs
 
     @property
     def inputs(self) -> int:
-        return 1
+        return self.sampler.inputs
 
     @property
     def config(self) -> dict[str, Any]:
@@ -60,17 +69,22 @@ class Conditional(ABC):
 
     def encode(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """What the network reads of features x (..., D): (..., D C). Of discrete ones in `dtype`, whatever x's is."""
-        return x.to(dtype) if self.discrete else x
+        return self.sampler.encode(x, dtype) if self.discrete else x
 
     def noise(
         self, shape: Sequence[int], dtype: torch.dtype, device: torch.device, generator: torch.Generator | None
     ) -> Tensor:
-        """The random numbers (*shape, R) that `draw` takes."""
-        return torch.rand((*shape, self.numbers), dtype=dtype, device=device, generator=generator)
+        """The random numbers (*shape, Q) that `sampler` takes."""
+        return torch.rand((*shape, self.sampler.numbers), dtype=dtype, device=device, generator=generator)
 
-    @abstractmethod
-    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
-        """One feature (...) from its outputs (..., P) and noise (..., R), in the noise's dtype."""
+    def sample(
+        self, noise: Tensor, network: MaskedNetwork, params: Sequence[Tensor | None], **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """Samples (..., D) of a network's density from noise (..., D, Q), and their log-probabilities where those cost no more.
+
+        options: those of `fastgen.ops.autoregressive_inverse`.
+        """
+        return autoregressive_sample(noise, network, params, sampler=self.sampler, **options), None
 
     @property
     def start(self) -> Tensor:
@@ -84,16 +98,13 @@ class Bernoulli(Conditional):
 
     discrete = True
 
-    @property
-    def outputs(self) -> int:
-        return 1
+    @cached_property
+    def sampler(self) -> ConditionalSampler:
+        return ConditionalSampler("bernoulli")
 
     def log_probs(self, x: Tensor, outputs: Tensor) -> Tensor:
         dtype = accumulator(outputs.dtype)
         return -F.binary_cross_entropy_with_logits(outputs.squeeze(-1).to(dtype), x.to(dtype), reduction="none")
-
-    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
-        return (noise.squeeze(-1) < outputs.squeeze(-1).to(noise.dtype).sigmoid()).to(noise.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +115,9 @@ class Gaussian(Conditional):
 
     reparameterised = True
 
-    @property
-    def outputs(self) -> int:
-        return 2
+    @cached_property
+    def sampler(self) -> ConditionalSampler:
+        return ConditionalSampler("gaussian", scale_map=self.scale_map)
 
     def log_probs(self, x: Tensor, outputs: Tensor) -> Tensor:
         # Of rows of one feature each, the sum over the features is that feature's.
@@ -120,11 +131,16 @@ class Gaussian(Conditional):
     def noise(
         self, shape: Sequence[int], dtype: torch.dtype, device: torch.device, generator: torch.Generator | None
     ) -> Tensor:
-        return torch.randn((*shape, self.numbers), dtype=dtype, device=device, generator=generator)
+        return torch.randn((*shape, self.sampler.numbers), dtype=dtype, device=device, generator=generator)
 
-    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
-        mean, log_scale = outputs.to(noise.dtype).unbind(-1)
-        return noise.squeeze(-1) * self.scale_map(log_scale).exp() + mean
+    def sample(
+        self, noise: Tensor, network: MaskedNetwork, params: Sequence[Tensor | None], **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        first = params[0]
+        assert first is not None
+        normal = noise.squeeze(-1).to(first.dtype)
+        x, log_det = autoregressive_inverse(normal, network, params, scale_map=self.scale_map, **options)
+        return x, gaussian_log_prob(normal) - log_det
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,23 +153,18 @@ class Mixture(Conditional):
     components: int = 10
     scale_map: ScaleMap = SCALE_MAP
 
-    numbers = 2
-
     def __post_init__(self) -> None:
         if self.components < 1:
             raise ValueError(f"components: expected at least 1, found {self.components}")
 
-    @property
-    def outputs(self) -> int:
-        return 3 * self.components
-
-    def _parameters(self, outputs: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        logits, means, log_scales = outputs.to(dtype).unflatten(-1, (3, self.components)).unbind(-2)
-        return logits, means, self.scale_map(log_scales)
+    @cached_property
+    def sampler(self) -> ConditionalSampler:
+        return ConditionalSampler("mixture", self.components, self.scale_map)
 
     def log_probs(self, x: Tensor, outputs: Tensor) -> Tensor:
         dtype = accumulator(outputs.dtype)
-        logits, means, s = self._parameters(outputs, dtype)
+        logits, means, log_scales = outputs.to(dtype).unflatten(-1, (3, self.components)).unbind(-2)
+        s = self.scale_map(log_scales)
         z = (x.to(dtype).unsqueeze(-1) - means) * (-s).exp()
         log_density = -0.5 * (z.square() + math.log(2 * math.pi)) - s
         return (logits.log_softmax(-1) + log_density).logsumexp(-1)
@@ -164,12 +175,6 @@ class Mixture(Conditional):
         uniform = torch.rand(tuple(shape), dtype=dtype, device=device, generator=generator)
         normal = torch.randn(tuple(shape), dtype=dtype, device=device, generator=generator)
         return torch.stack([uniform, normal], -1)
-
-    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
-        uniform, normal = noise.unbind(-1)
-        logits, means, s = self._parameters(outputs, noise.dtype)
-        k = _choose(logits, uniform).unsqueeze(-1)
-        return normal * s.gather(-1, k).squeeze(-1).exp() + means.gather(-1, k).squeeze(-1)
 
     @property
     def start(self) -> Tensor:
@@ -190,20 +195,15 @@ class Categorical(Conditional):
 
     categories: int
 
-    unknown = -1.0
     discrete = True
 
     def __post_init__(self) -> None:
         if self.categories < 2:
             raise ValueError(f"categories: expected at least 2, found {self.categories}")
 
-    @property
-    def outputs(self) -> int:
-        return self.categories
-
-    @property
-    def inputs(self) -> int:
-        return self.categories
+    @cached_property
+    def sampler(self) -> ConditionalSampler:
+        return ConditionalSampler("categorical", self.categories)
 
     def log_probs(self, x: Tensor, outputs: Tensor) -> Tensor:
         log_probs = outputs.to(accumulator(outputs.dtype)).log_softmax(-1)
@@ -211,20 +211,7 @@ class Categorical(Conditional):
         log_prob = log_probs.gather(-1, index.expand(outputs.shape[:-1]).unsqueeze(-1)).squeeze(-1)
         return torch.where(x == index, log_prob, -torch.inf)
 
-    def encode(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        return (x.unsqueeze(-1) == torch.arange(self.categories, device=x.device)).to(dtype).flatten(-2)
-
-    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
-        return _choose(outputs.to(noise.dtype), noise.squeeze(-1)).to(noise.dtype)
-
 
 def scale_map_of(scale_map: ScaleMap | Mapping[str, Any]) -> ScaleMap:
     """A ScaleMap as it is, or the one of these keyword arguments."""
     return scale_map if isinstance(scale_map, ScaleMap) else ScaleMap(**scale_map)
-
-
-def _choose(logits: Tensor, uniform: Tensor) -> Tensor:
-    """The category (...) at which the distribution function of softmax(logits) (..., C) passes uniform (...): int64."""
-    sums = logits.softmax(-1).cumsum(-1)
-    # The last sum is 1 up to rounding, and a number below 1 times it is below it.
-    return (sums <= uniform.unsqueeze(-1) * sums[..., -1:]).sum(-1)

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .. import backends, reference
+from .. import backends
 from ..reference import ConditionalSampler, MaskedNetwork
 from ..reference.accumulate import accumulator
+from ..reference.autoregressive_sample import generate
 from . import _check
 from ._autoregressive import check_autoregressive
 from ._library import register
 from ._plan import NetworkPlan, make_network_plan
 from .masked_linear import rows
-from .masked_mlp import spec_of, validate_parameters
+from .masked_mlp import masked_mlp, spec_of, validate_parameters
 
 Params = Sequence[Tensor | None]
 
@@ -108,12 +109,14 @@ def autoregressive_sample(
         TypeError, ValueError: a dtype, device, shape, number or network that does not fit.
     """
     _validate(noise, network, params, sampler, given, known, context_terms)
-    if backends.choose("autoregressive_sample", params[0], noise, given, context_terms, *params).backend == "reference":
-        return reference.autoregressive_sample(
-            noise, network, params, sampler=sampler, given=given, known=known, context_terms=context_terms
-        )
     if plan is None:
         plan = make_network_plan(network, noise.device)
+    if backends.choose("autoregressive_sample", params[0], noise, given, context_terms, *params).backend == "reference":
+
+        def evaluate(columns: Tensor) -> Tensor:
+            return masked_mlp(columns, network, params, context_terms=context_terms, plan=plan)
+
+        return generate(noise, network, evaluate, params[0].dtype, sampler=sampler, given=given, known=known)  # type: ignore[union-attr]
     flat_plan = [t for layer in plan for t in layer]
     if context_terms is not None:
         context_terms = rows(context_terms.expand(*noise.shape[:-2], context_terms.shape[-1]))

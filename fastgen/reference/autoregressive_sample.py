@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -38,19 +38,35 @@ def autoregressive_sample(
     Returns:
         x (..., D) of the noise's dtype.
     """
+
+    def evaluate(columns: Tensor) -> Tensor:
+        return masked_mlp(columns, network, params, context_terms=context_terms)
+
     first = params[0]
     assert first is not None
+    return generate(noise, network, evaluate, first.dtype, sampler=sampler, given=given, known=known)
+
+
+def generate(
+    noise: Tensor,
+    network: MaskedNetwork,
+    evaluate: Callable[[Tensor], Tensor],
+    dtype: torch.dtype,
+    *,
+    sampler: ConditionalSampler,
+    given: Tensor | None,
+    known: int,
+) -> Tensor:
+    """`autoregressive_sample` with what evaluates the network for its input (..., D C) of `dtype`."""
     degrees = torch.tensor(network.layers[0].in_degrees[:: sampler.inputs])
-    order = degrees.argsort(stable=True).tolist()
     x = torch.zeros(noise.shape[:-1], dtype=noise.dtype, device=noise.device)
-    columns = torch.zeros(*x.shape[:-1], network.features, dtype=first.dtype, device=noise.device)
-    for step, i in enumerate(order):
+    # The features still to come are 0: what the network says of them now is not read.
+    columns = torch.zeros(*x.shape[:-1], network.features, dtype=dtype, device=noise.device)
+    for step, i in enumerate(degrees.argsort(stable=True).tolist()):
         if step < known and given is not None:
-            value = given[..., i].to(noise.dtype).expand(noise.shape[:-2])
+            value = given[..., i].expand(x.shape[:-1])
         else:
-            # The features still to come are 0: what the network says of them now is not read.
-            outputs = masked_mlp(columns, network, params, context_terms=context_terms)
-            value = sampler(outputs[..., i, :], noise[..., i, :])
+            value = sampler(evaluate(columns)[..., i, :], noise[..., i, :])
         x[..., i] = value
-        columns[..., i * sampler.inputs : (i + 1) * sampler.inputs] = sampler.encode(value.unsqueeze(-1), first.dtype)
+        columns[..., i * sampler.inputs : (i + 1) * sampler.inputs] = sampler.encode(value.unsqueeze(-1), dtype)
     return x

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from fastgen import backends
 from fastgen.flows import Logit, Standardise, UnitInterval
 from fastgen.models import AutoregressiveDensity, GaussianMADE, MixtureMADE
 
@@ -135,7 +136,7 @@ def test_samples_follow_the_conditionals_of_their_own_prefix(densities, kind: st
         x = model.sample(3, context, mask=mask, generator=torch.Generator().manual_seed(1))
         noise = model.conditional.noise((3, 20, 3), torch.float64, x.device, torch.Generator().manual_seed(1))
         outputs = model.made(model.conditional.encode(x, torch.float64), context, mask)
-        torch.testing.assert_close(x, model.conditional.draw(outputs, noise), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(x, model.conditional.sampler(outputs, noise), rtol=1e-10, atol=1e-10)
 
 
 def test_samples_are_of_the_mixture(densities) -> None:  # type: ignore[no-untyped-def]
@@ -152,18 +153,37 @@ def test_samples_are_of_the_mixture(densities) -> None:  # type: ignore[no-untyp
         assert ((found - expected).abs() < bound).all() and not ((alone - expected).abs() < bound).all()
 
 
-def test_each_sample_costs_the_passes_of_its_own_mask(densities, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    model = densities.ensemble("bernoulli")
-    rows = []
-    evaluate = model.made.evaluate
+def test_each_sample_costs_one_pass_of_its_own_mask(densities, kind: str, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    model = densities.ensemble(kind)
+    drawn = []
+    sample = type(model.conditional).sample
 
-    def counted(x: Tensor, terms: Tensor | None, mask: int) -> Tensor:
-        rows.append((mask, x.shape[-2]))
-        return evaluate(x, terms, mask)
+    def counted(self, noise: Tensor, network, *args, **options):  # type: ignore[no-untyped-def]
+        drawn.append((network, len(noise)))
+        return sample(self, noise, network, *args, **options)
 
-    monkeypatch.setattr(model.made, "evaluate", counted)
+    monkeypatch.setattr(type(model.conditional), "sample", counted)
+    monkeypatch.setattr(model.made, "evaluate", None)
     model.sample(100)
-    assert len(rows) == 4 * 3 and sum(count for _, count in rows) == 100 * 3
+    assert {id(network) for network, _ in drawn} == {id(network) for network in model.made.networks}
+    assert len(drawn) == 4 and sum(rows for _, rows in drawn) == 100
+    with backends.use("cpu"):
+        model.sample(5, mask=2)
+        model.impute(densities.data(kind, 4, 3), torch.tensor([True, False, True]))
+
+
+def test_a_seed_gives_the_samples_of_one_pass_per_feature(densities, kind: str) -> None:  # type: ignore[no-untyped-def]
+    model = densities.ensemble(kind, context_features=2)
+    context = context_for(model, 20)
+
+    def draw() -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(3)
+        x = model.sample(2, context, generator=generator)
+        return x, model.impute(x, torch.tensor([False, True, False]), 2, context, generator=generator)
+
+    with backends.use("reference"):
+        expected = draw()
+    torch.testing.assert_close(draw(), expected, rtol=1e-11, atol=1e-11)
 
 
 def test_gaussian_samples_have_gradients(densities) -> None:  # type: ignore[no-untyped-def]

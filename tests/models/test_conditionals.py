@@ -56,8 +56,8 @@ def test_draws_have_the_distribution(conditional: Conditional) -> None:
     outputs = torch.randn(conditional.outputs, dtype=torch.float64, generator=generator)
     n = 20000
     noise = conditional.noise((n,), torch.float64, torch.device("cpu"), generator)
-    assert noise.shape == (n, conditional.numbers)
-    x = conditional.draw(outputs.expand(n, -1), noise)
+    assert noise.shape == (n, conditional.sampler.numbers)
+    x = conditional.sampler(outputs.expand(n, -1), noise)
     assert x.shape == (n,) and x.dtype == torch.float64
     distribution = truth(conditional, outputs)
     # The largest distance of two distribution functions exceeds 1.95 / sqrt(n) once in a thousand times (Kolmogorov).
@@ -74,13 +74,13 @@ def test_draws_have_the_distribution(conditional: Conditional) -> None:
 def test_categories_are_drawn_where_the_distribution_function_passes() -> None:
     logits = torch.tensor([-math.inf, math.log(0.25), -math.inf, math.log(0.75), -math.inf], dtype=torch.float64)
     uniform = torch.tensor([0.0, 0.2, 0.26, 0.9, 1 - 2**-53], dtype=torch.float64)
-    drawn = Categorical(5).draw(logits.expand(5, -1), uniform[:, None])
+    drawn = Categorical(5).sampler(logits.expand(5, -1), uniform[:, None])
     assert drawn.tolist() == [1, 1, 3, 3, 3]
 
 
 def test_categories_are_read_one_hot_and_what_is_none_as_zeros() -> None:
     categorical = Categorical(3)
-    x = torch.tensor([[0.0, 2.0], [1.0, categorical.unknown]])
+    x = torch.tensor([[0.0, 2.0], [1.0, -1.0]])
     assert categorical.encode(x, torch.float64).tolist() == [[1, 0, 0, 0, 0, 1], [0, 1, 0, 0, 0, 0]]
     for dtype in (torch.int64, torch.uint8):
         whole = torch.tensor([[0, 2]], dtype=dtype)

@@ -107,7 +107,7 @@ def test_draws_follow_the_conditionals_of_their_own_prefix(densities, kind: str)
     for row, pattern in enumerate(observed):
         other = model.made.reordered(order_of(model, pattern), x.device)
         outputs = model.made.evaluate(model.conditional.encode(drawn[:, row], torch.float64), None, other)
-        expected = model.conditional.draw(outputs, noise[:, row])
+        expected = model.conditional.sampler(outputs, noise[:, row])
         torch.testing.assert_close(drawn[:, row, ~pattern], expected[:, ~pattern], rtol=1e-10, atol=1e-10)
 
 
