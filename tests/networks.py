@@ -18,9 +18,10 @@ def network(
     lo: int = 0,
     direct: bool = False,
     residual: bool = False,
+    inputs: int = 1,
 ) -> MaskedNetwork:
     """A MADE: hidden units equally spread over lo..D-1, residual blocks of two layers after the first."""
-    layers, into = [], tuple(order)
+    layers, into = [], tuple(d for d in order for _ in range(inputs))
     for i, width in enumerate(hidden):
         units = tuple(lo + k * max(len(order) - lo, 1) // width for k in range(width))
         layers.append(
