@@ -14,6 +14,7 @@ struct Names {
   PyObject* stride = PyUnicode_InternFromString("stride");
   PyObject* dtype = PyUnicode_InternFromString("dtype");
   PyObject* is_cpu = PyUnicode_InternFromString("is_cpu");
+  PyObject* is_cuda = PyUnicode_InternFromString("is_cuda");
   PyObject* float32;
   PyObject* float64;
   PyObject* int32;
@@ -110,7 +111,10 @@ Tensor read_tensor(void* object) {
   read_sizes(checked(PyObject_GetAttr(o, n.shape), "shape"), t.shape, t.dims);
   read_sizes(checked(PyObject_CallMethodNoArgs(o, n.stride), "stride()"), t.stride, stride_dims);
   t.dtype = n.dtype_of(checked(PyObject_GetAttr(o, n.dtype), "dtype").get());
-  t.on_cpu = checked(PyObject_GetAttr(o, n.is_cpu), "is_cpu").get() == Py_True;
+  if (checked(PyObject_GetAttr(o, n.is_cpu), "is_cpu").get() == Py_True)
+    t.device = Device::cpu;
+  else if (checked(PyObject_GetAttr(o, n.is_cuda), "is_cuda").get() == Py_True)
+    t.device = Device::cuda;
   t.data = PyLong_AsVoidPtr(checked(PyObject_CallMethodNoArgs(o, n.data_ptr), "data_ptr()").get());
   if (PyErr_Occurred()) PyErr_Clear();
   if (stride_dims != t.dims) throw TypeError("expected a torch.Tensor with one stride per dimension");
@@ -120,8 +124,8 @@ Tensor read_tensor(void* object) {
 
 void fail(const std::string& message) { throw std::invalid_argument(message); }
 
-void expect_cpu(const Tensor& t, const char* name, DType dtype) {
-  if (!t.on_cpu) throw std::invalid_argument(std::string(name) + ": expected a CPU tensor");
+void expect_on(Device device, const Tensor& t, const char* name, DType dtype) {
+  if (t.device != device) fail(std::string(name) + ": expected a " + (device == Device::cpu ? "CPU" : "CUDA") + " tensor");
   if (t.dtype != dtype) throw TypeError(std::string(name) + ": expected " + name_of(dtype) + ", found " + name_of(t.dtype));
 }
 

@@ -17,6 +17,7 @@ struct TypeError : std::runtime_error {
 };
 
 enum class DType { float32, float64, int32, int64, other };
+enum class Device { cpu, cuda, other };
 
 constexpr int kMaxDims = 4;
 
@@ -26,7 +27,7 @@ struct Tensor {
   int dims = 0;
   std::array<int64_t, kMaxDims> shape{};
   std::array<int64_t, kMaxDims> stride{};
-  bool on_cpu = false;
+  Device device = Device::other;
 
   int64_t size(int d) const { return shape[d < 0 ? d + dims : d]; }
   int64_t step(int d) const { return stride[d < 0 ? d + dims : d]; }
@@ -43,7 +44,8 @@ struct Tensor {
 Tensor read_tensor(void* object);
 
 // The checks raise ValueError or TypeError in one line: the argument, what was found, what was expected.
-void expect_cpu(const Tensor& t, const char* name, DType dtype);
+void expect_on(Device device, const Tensor& t, const char* name, DType dtype);
+inline void expect_cpu(const Tensor& t, const char* name, DType dtype) { expect_on(Device::cpu, t, name, dtype); }
 void expect_shape(const Tensor& t, const char* name, std::initializer_list<int64_t> shape);
 void expect_contiguous(const Tensor& t, const char* name);
 void expect_unit_stride(const Tensor& t, const char* name);

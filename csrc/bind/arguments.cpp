@@ -6,8 +6,8 @@ void expect_matrix(const Tensor& t, const char* name) {
   if (t.dims != 2) fail(std::string(name) + ": expected a matrix, found " + std::to_string(t.dims) + " dimensions");
 }
 
-void expect_rows(const Tensor& t, const char* name, DType dtype, int64_t rows, int64_t features) {
-  expect_cpu(t, name, dtype);
+void expect_rows(const Tensor& t, const char* name, DType dtype, int64_t rows, int64_t features, Device device) {
+  expect_on(device, t, name, dtype);
   expect_shape(t, name, {rows, features});
   expect_unit_stride(t, name);
 }

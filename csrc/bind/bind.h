@@ -9,6 +9,7 @@ void bind_masked_linear(pybind11::module_& m);
 void bind_masked_mlp(pybind11::module_& m);
 void bind_affine_autoregressive(pybind11::module_& m);
 void bind_autoregressive_inverse(pybind11::module_& m);
+void bind_autoregressive_inverse_cuda(pybind11::module_& m);
 void bind_autoregressive_sample(pybind11::module_& m);
 void bind_gaussian_log_prob(pybind11::module_& m);
 

@@ -16,19 +16,19 @@ inline void expect_features(const Tensor& x, const char* name) {
 }
 
 template <class T>
-cpu::Strided<T> strided(const Optional& t, const char* name, int64_t rows, int64_t columns) {
+cpu::Strided<T> strided(const Optional& t, const char* name, int64_t rows, int64_t columns, Device device = Device::cpu) {
   if (!t) return {};
-  expect_cpu(*t, name, dtype_of<T>());
+  expect_on(device, *t, name, dtype_of<T>());
   expect_shape(*t, name, {rows, columns});
   return {t->as<T>(), t->step(0), t->step(1)};
 }
 
 // One value per row, at any stride, which goes to `step`.
 template <class T>
-const T* per_row(const Optional& t, const char* name, int64_t rows, int64_t& step) {
+const T* per_row(const Optional& t, const char* name, int64_t rows, int64_t& step, Device device = Device::cpu) {
   step = 0;
   if (!t) return nullptr;
-  expect_cpu(*t, name, dtype_of<T>());
+  expect_on(device, *t, name, dtype_of<T>());
   expect_shape(*t, name, {rows});
   step = t->step(0);
   return t->as<T>();

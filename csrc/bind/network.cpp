@@ -42,7 +42,7 @@ void expect_count(size_t found, size_t expected, const char* name) {
 template <class T>
 std::vector<cpu::NetworkLayer<T>> read_layers(const Optionals& params, const Optionals& plan,
                                               const std::vector<std::string>& activations,
-                                              const std::vector<int64_t>& residuals, bool direct) {
+                                              const std::vector<int64_t>& residuals, bool direct, Device device) {
   const size_t count = activations.size();
   if (count == 0) fail("activations: expected at least one layer, found none");
   expect_count(residuals.size(), count, "residuals");
@@ -56,10 +56,10 @@ std::vector<cpu::NetworkLayer<T>> read_layers(const Optionals& params, const Opt
     const int64_t in = weight.size(1), out = weight.size(0);
     cpu::NetworkLayer<T>& layer = layers[l];
     layer = {};
-    layer.weight = pointer<T>(weight, name.c_str(), {out, in});
-    layer.bias = l < count ? pointer<T>(params[2 * l + 1], "bias", {out}) : nullptr;
+    layer.weight = pointer<T>(weight, name.c_str(), {out, in}, device);
+    layer.bias = l < count ? pointer<T>(params[2 * l + 1], "bias", {out}, device) : nullptr;
     layer.stair = read_plan(plan[4 * l], plan[4 * l + 1], present(plan[4 * l + 2], "prefix"),
-                            present(plan[4 * l + 3], "suffix"), in, out);
+                            present(plan[4 * l + 3], "suffix"), in, out, device);
     layer.activation = l < count ? read_activation(activations[l]) : Activation::identity;
     layer.residual = l < count ? static_cast<int>(residuals[l]) : -1;
     const int64_t expected = l == 0 || l == count ? layers[0].stair.in : layers[l - 1].stair.out;
@@ -70,16 +70,16 @@ std::vector<cpu::NetworkLayer<T>> read_layers(const Optionals& params, const Opt
         fail("residuals: expected earlier layers of the same width, or -1");
     }
   }
-  expect_one_order(layers, count);
+  if (device == Device::cpu) expect_one_order(layers, count);
   if (layers[count - 1].activation != Activation::identity) fail("activations: expected identity in the last layer");
   return layers;
 }
 
 template std::vector<cpu::NetworkLayer<float>> read_layers<float>(const Optionals&, const Optionals&,
                                                                   const std::vector<std::string>&, const std::vector<int64_t>&,
-                                                                  bool);
+                                                                  bool, Device);
 template std::vector<cpu::NetworkLayer<double>> read_layers<double>(const Optionals&, const Optionals&,
                                                                     const std::vector<std::string>&,
-                                                                    const std::vector<int64_t>&, bool);
+                                                                    const std::vector<int64_t>&, bool, Device);
 
 }  // namespace fastgen

@@ -18,7 +18,7 @@ void expect_count(size_t found, size_t expected, const char* name);
 template <class T>
 std::vector<cpu::NetworkLayer<T>> read_layers(const Optionals& params, const Optionals& plan,
                                               const std::vector<std::string>& activations,
-                                              const std::vector<int64_t>& residuals, bool direct);
+                                              const std::vector<int64_t>& residuals, bool direct, Device device = Device::cpu);
 
 template <class T>
 cpu::MaskedNetwork<T> network_of(const std::vector<cpu::NetworkLayer<T>>& layers, size_t count) {
