@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-BACKENDS = ("auto", "reference", "cpu", "triton")
+BACKENDS = ("auto", "reference", "cpu", "triton", "cuda")
 
 # The fast implementations of each operation, in order of preference.
 OPERATIONS: dict[str, tuple[str, ...]] = {
@@ -27,12 +27,12 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "masked_mlp": ("cpu", "triton"),
     "affine_autoregressive": ("cpu", "triton"),
     "gaussian_log_prob": ("cpu", "triton"),
-    "autoregressive_inverse": ("cpu",),
+    "autoregressive_inverse": ("cpu", "cuda"),
     "autoregressive_sample": ("cpu",),
 }
 
 _CPU_DTYPES = (torch.float32, torch.float64)
-_TRITON_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_GPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 _log = logging.getLogger("fastgen")
 _logged: set[tuple[str, str]] = set()
@@ -83,7 +83,7 @@ _forced = _checked(os.environ.get("FASTGEN_BACKEND", "auto"), "FASTGEN_BACKEND")
 
 @contextmanager
 def use(backend: str) -> Iterator[None]:
-    """Forces a backend for every operation: "reference", "cpu", "triton", or "auto" for the choice by input.
+    """Forces a backend for every operation: "reference", "cpu", "triton", "cuda", or "auto" for the choice by input.
 
     Raises ValueError for another name. A call the forced backend cannot run raises BackendError.
     """
@@ -110,11 +110,17 @@ def _obstacle(backend: str, device: str, dtype: torch.dtype) -> str | None:
         if device != "cpu":
             return f"the C++ kernels take CPU tensors, not {device}"
         return None if dtype in _CPU_DTYPES else f"the C++ kernels take float32 and float64, not {_short(dtype)}"
+    if backend == "cuda":
+        if device != "cuda":
+            return f"the CUDA C++ kernels take CUDA tensors, not {device}"
+        if _compiled is None or not _compiled.with_cuda:
+            return "fastgen._C is built without CUDA" if _compiled else _compiled_reason
+    # Triton for both: the gradients of CUDA C++ kernels end in products of matrices, which are Triton's.
     if _triton_reason != "installed":
         return _triton_reason
     if device != "cuda" and not (device == "cpu" and interpreting()):
         return f"Triton kernels take CUDA tensors, not {device}"
-    return None if dtype in _TRITON_DTYPES else f"Triton kernels do not take {_short(dtype)}"
+    return None if dtype in _GPU_DTYPES else f"the kernels of GPUs do not take {_short(dtype)}"
 
 
 def _short(dtype: torch.dtype) -> str:
@@ -124,7 +130,8 @@ def _short(dtype: torch.dtype) -> str:
 def choose_for(op: str, device: str, dtype: torch.dtype) -> Choice:
     """The implementation of `op` for plain tensors of this device type and dtype, with the reason."""
     if _forced != "auto":
-        obstacle = _obstacle(_forced, device, dtype)
+        known = _forced in ("reference", *OPERATIONS[op])
+        obstacle = _obstacle(_forced, device, dtype) if known else "it has no such implementation"
         if obstacle:
             raise BackendError(f"{op}: backend {_forced!r} is forced, but {obstacle}")
         return Choice(_forced, "forced")

@@ -39,6 +39,14 @@ def _hidden_blocks(saved: Tensor, batch: int, weights: Sequence[Any]) -> list[Te
     return [t.view(batch, w) for t, w in zip(saved.split([batch * w for w in widths]), widths, strict=True)]
 
 
+def _layer_input(layer: int, x: Tensor, blocks: Sequence[Tensor], activations: Sequence[str]) -> Tensor:
+    """What layer reads: x, or the outputs of the layer before, made again where its sums were saved."""
+    if layer == 0:
+        return x
+    activation, block = activations[layer - 1], blocks[layer - 1]
+    return block if activation in FUSED else ACTIVATIONS[activation](block)
+
+
 def forward(
     x: Tensor,
     params: Sequence[Any],
@@ -63,7 +71,7 @@ def forward(
         if residual >= 0:
             terms.append(sums[residual])
         if i == last and direct:
-            terms.append(masked_linear.forward(x, params[-1], None, plans[-1], "identity"))
+            terms.append(masked_linear.forward(x, params[-1], None, plans[last + 1], "identity"))
         fused = activation in FUSED and not terms and i not in residuals
         in_place = block is not None and (fused or activation not in FUSED)
         s = masked_linear.forward(
@@ -97,7 +105,7 @@ def backward(
     found: list[Tensor | None] = [None] * len(needs)
     if direct:
         found[0], found[-1], _ = masked_linear.backward(
-            grad, x, params[-1], grad, plans[-1], "identity", (needs[0], needs[-1], False)
+            grad, x, params[-1], grad, plans[last + 1], "identity", (needs[0], needs[-1], False)
         )
     brought: dict[int, Tensor] = {}
     g: Any = grad
@@ -113,7 +121,7 @@ def backward(
             brought[residual] = brought[residual] + g if residual in brought else g
         if terms_need:
             found[1] = g.clone() if g is grad else g
-        h = x if i == 0 else blocks[i - 1] if activations[i - 1] in FUSED else ACTIVATIONS[activations[i - 1]](blocks[i - 1])
+        h = _layer_input(i, x, blocks, activations)
         at = 2 + 2 * i
         below = needs[0] if i == 0 else any(needs[:at])
         wanted = (below, needs[at], needs[at + 1])
@@ -132,3 +140,30 @@ def backward(
         found[0] = g if found[0] is None else found[0] + g
     gx, gcontext, *gparams = (x.new_empty(0) if t is None else t for t in found)
     return gx, gcontext, gparams
+
+
+def parameter_gradients(
+    deltas: Tensor,
+    x: Tensor,
+    params: Sequence[Any],
+    saved: Tensor,
+    plan: Sequence[Tensor | None],
+    activations: Sequence[str],
+    direct: bool,
+    needs: Sequence[bool],
+) -> tuple[Tensor, list[Tensor]]:
+    """The gradients of the context's terms and of every parameter, from those of all sums: layer after layer (B, width)."""
+    last = len(activations) - 1
+    weights, plans = params[0 : 2 * last + 1 : 2], _layer_plans(plan)
+    blocks = _hidden_blocks(saved, x.shape[0], weights)
+    sums = _hidden_blocks(deltas, x.shape[0], [*weights, None])
+    found: list[Tensor | None] = []
+    for i, (g, weight) in enumerate(zip(sums, weights, strict=True)):
+        wanted = (False, *needs[1 + 2 * i : 3 + 2 * i])
+        h = _layer_input(i, x, blocks, activations)
+        found += masked_linear.backward(g, h, weight, g, plans[i], "identity", wanted)[1:]
+    if direct:
+        wanted = (False, needs[-1], False)
+        found.append(masked_linear.backward(sums[-1], x, params[-1], sums[-1], plans[last + 1], "identity", wanted)[1])
+    gparams = [x.new_empty(0) if t is None else t for t in found]
+    return sums[0].clone() if needs[0] else x.new_empty(0), gparams

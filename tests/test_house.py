@@ -12,7 +12,6 @@ ROOT = Path(__file__).parent.parent
 ROOMS = (
     "fastgen/reference/{}.py",
     "fastgen/ops/{}.py",
-    "kernels/{}.py",
     "csrc/cpu/{}.cpp",
     "tests/ops/test_{}.py",
     "bench/ops/{}.py",
@@ -26,6 +25,13 @@ FORMS = {"autoregressive_sample": "autoregressive_inverse"}
 def test_every_operation_has_every_room(operation: str, room: str) -> None:
     names = (operation, FORMS.get(operation, operation))
     assert any((ROOT / room.format(name)).is_file() for name in names)
+
+
+@pytest.mark.parametrize("operation", backends.OPERATIONS)
+def test_every_operation_has_one_implementation_on_a_gpu(operation: str) -> None:
+    name = FORMS.get(operation, operation)
+    found = [room for room in ("kernels/{}.py", "csrc/cuda/{}.cu") if (ROOT / room.format(name)).is_file()]
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("operation", backends.OPERATIONS)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..reference import MaskedNetwork
 from . import _check
+from ._walk import Walk, make_walk
 
 
 class LinearPlan(NamedTuple):
@@ -30,7 +31,8 @@ class LinearPlan(NamedTuple):
     suffix: Tensor
 
 
-NetworkPlan = tuple[LinearPlan, ...]
+# One for every layer, then for the direct connections where there are any; on a CUDA device the walk comes last.
+NetworkPlan = tuple[LinearPlan | Walk, ...]
 
 
 def check_degrees(degrees: Tensor, name: str, length: int | None = None) -> Tensor:
@@ -67,12 +69,15 @@ def make_plan(
 
 
 def make_network_plan(network: MaskedNetwork, device: torch.device | str = "cpu") -> NetworkPlan:
-    """The plans of a network's layers, then of its direct connections where it has any."""
+    """The plans of a network's layers, then of its direct connections where it has any, and on a CUDA device its walk."""
 
     def plan(inputs: tuple[int, ...], outputs: tuple[int, ...], strict: bool) -> LinearPlan:
-        return make_plan(torch.tensor(inputs), torch.tensor(outputs), strict=strict, device=device)
+        return make_plan(torch.tensor(inputs), torch.tensor(outputs), strict=strict)
 
     plans = [plan(layer.in_degrees, layer.out_degrees, layer.strict) for layer in network.layers]
     if network.direct:
         plans.append(plan(network.layers[0].in_degrees, network.layers[-1].out_degrees, True))
-    return tuple(plans)
+    if torch.device(device).type != "cuda":
+        return tuple(plans)
+    walk = make_walk(network, [p.prefix for p in plans], device)
+    return (*(LinearPlan(*(t if t is None else t.to(device) for t in p)) for p in plans), walk)

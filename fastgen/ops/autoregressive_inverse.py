@@ -13,7 +13,7 @@ from .. import backends, reference
 from ..reference import MaskedNetwork, ScaleMap
 from ..reference.accumulate import accumulator
 from ..reference.autoregressive_inverse import FORMS
-from . import _check
+from . import _autoregressive_cuda, _check
 from ._autoregressive import check_autoregressive
 from ._jacobi import jacobi, serves
 from ._library import apply, differentiable, needs_gradients, register, twice_differentiable
@@ -52,9 +52,8 @@ def _forward(
     v, total = _forward_fake(
         w, params, context_terms, log_det, plan, activations, residuals, direct, divide, kind, first, second
     )
-    backends.compiled().autoregressive_inverse_forward(
-        w, params, context_terms, log_det, plan, activations, residuals, direct, divide, kind, first, second, v, total
-    )
+    run = _autoregressive_cuda.forward if w.is_cuda else backends.compiled().autoregressive_inverse_forward
+    run(w, params, context_terms, log_det, plan, activations, residuals, direct, divide, kind, first, second, v, total)
     return v, total
 
 
@@ -92,23 +91,11 @@ def _backward(
     second: float,
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    room = _backward_fake(
-        grad_v,
-        grad_log_det,
-        w,
-        v,
-        params,
-        context_terms,
-        plan,
-        activations,
-        residuals,
-        direct,
-        divide,
-        kind,
-        first,
-        second,
-        needs,
-    )
+    given = (grad_v, grad_log_det, w, v, params, context_terms, plan, activations, residuals, direct)
+    univariate = (divide, kind, first, second)
+    if w.is_cuda:
+        return _autoregressive_cuda.backward(*given, *univariate, needs)
+    room = _backward_fake(*given, *univariate, needs)
     y, saved = evaluate(v, params, context_terms, plan, activations, residuals, direct, True)
     wanted = [g if n else None for g, n in zip((*room[:2], *room[2]), needs, strict=True)]
     backends.compiled().autoregressive_inverse_backward(

@@ -2,6 +2,7 @@
 // go on can be chosen: what changes with it lacks a barrier. A barrier that some threads never reach raises.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -29,7 +30,6 @@ class EmulatedBlock {
       getcontext(&fiber.context);
       fiber.context.uc_stack.ss_sp = fiber.stack.get();
       fiber.context.uc_stack.ss_size = kStack;
-      fiber.context.uc_link = &main_;
       makecontext(&fiber.context, reinterpret_cast<void (*)()>(&enter), 0);
     }
     while (step()) release();
@@ -53,22 +53,31 @@ class EmulatedBlock {
   static constexpr size_t kStack = 256 * 1024;
   enum class Waits { nothing, warp, block, done };
   struct Fiber {
-    ucontext_t context;
+    ucontext_t context;  // to begin with; jumps, which need no system call, go on from there
+    jmp_buf jump;
+    bool begun = false;
     std::unique_ptr<char[]> stack;
     Waits waits = Waits::nothing;
   };
 
   static void enter() {
     EmulatedBlock& block = *running_;
-    const int me = block.current_;
     block.work_(block);
-    block.fibers_[me].waits = Waits::done;
+    block.wait(Waits::done);
   }
 
   void wait(Waits for_what) {
     Fiber& fiber = fibers_[current_];
     fiber.waits = for_what;
-    swapcontext(&fiber.context, &main_);
+    if (!_setjmp(fiber.jump)) _longjmp(main_, 1);
+  }
+
+  // Runs a thread until it waits.
+  void resume(Fiber& fiber) {
+    if (_setjmp(main_)) return;
+    if (fiber.begun) _longjmp(fiber.jump, 1);
+    fiber.begun = true;
+    setcontext(&fiber.context);
   }
 
   // Runs every thread that waits for nothing; false once all are done.
@@ -81,7 +90,7 @@ class EmulatedBlock {
       if (fibers_[t].waits != Waits::nothing) continue;
       current_ = t;
       running_ = this;
-      swapcontext(&main_, &fibers_[t].context);
+      resume(fibers_[t]);
     }
     return !all(0, kThreads, Waits::done);
   }
@@ -107,7 +116,7 @@ class EmulatedBlock {
   const std::function<void(EmulatedBlock&)> work_;
   std::vector<Fiber> fibers_;
   std::mt19937 random_{1};
-  ucontext_t main_;
+  jmp_buf main_;
   int current_ = 0;
   double exchanged_[kThreads];
 };

@@ -1,0 +1,119 @@
+"""The CUDA C++ kernels of autoregressive_inverse: what they are called with, and the matrix products around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .. import backends
+from .masked_mlp import evaluate
+
+Tensors = Sequence[Tensor | None]
+
+
+def _upcast(*tensors: Tensor | None) -> list[Tensor | None]:
+    """Half tensors in float32: the kernels read float32 and float64."""
+    return [t.float() if t is not None and t.dtype in (torch.bfloat16, torch.float16) else t for t in tensors]
+
+
+def _stream(t: Tensor) -> int:
+    return torch.cuda.current_stream(t.device).cuda_stream
+
+
+def forward(
+    w: Tensor,
+    params: Tensors,
+    context_terms: Tensor | None,
+    log_det: Tensor | None,
+    plan: Tensors,
+    activations: Sequence[str],
+    residuals: Sequence[int],
+    direct: bool,
+    divide: bool,
+    kind: int,
+    first: float,
+    second: float,
+    v: Tensor,
+    total: Tensor,
+) -> None:
+    """The solution into v (B, D), and into total (B,) its log_det."""
+    *layers, walk = plan
+    solution = v if v.dtype in (torch.float32, torch.float64) else torch.empty_like(v, dtype=torch.float32)
+    w, context_terms, *params = _upcast(w, context_terms, *params)  # type: ignore[assignment]
+    with torch.cuda.device_of(w):
+        backends.compiled().autoregressive_inverse_cuda_forward(
+            w,
+            params,
+            context_terms,
+            log_det,
+            layers,
+            walk,
+            activations,
+            residuals,
+            direct,
+            divide,
+            kind,
+            first,
+            second,
+            solution,
+            total,
+            w.new_empty,
+            _stream(w),
+        )
+    if solution is not v:
+        v.copy_(solution)
+
+
+def backward(
+    grad_v: Tensor | None,
+    grad_log_det: Tensor | None,
+    w: Tensor,
+    v: Tensor,
+    params: Tensors,
+    context_terms: Tensor | None,
+    plan: Tensors,
+    activations: Sequence[str],
+    residuals: Sequence[int],
+    direct: bool,
+    divide: bool,
+    kind: int,
+    first: float,
+    second: float,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """The gradients of w, of the context's terms and of every parameter; of no elements where one is not needed."""
+    *layers, walk = plan
+    dtype = w.dtype
+    grad_v, w, v, context_terms, *params = _upcast(grad_v, w, v, context_terms, *params)  # type: ignore[assignment]
+    y, saved = evaluate(v, params, context_terms, layers, activations, residuals, direct, True)
+    gw, deltas = torch.empty_like(v), v.new_empty(saved.numel() + y.numel())
+    with torch.cuda.device_of(w):
+        backends.compiled().autoregressive_inverse_cuda_backward(
+            grad_v,
+            grad_log_det,
+            w,
+            v,
+            y,
+            saved,
+            params,
+            layers,
+            walk,
+            activations,
+            residuals,
+            direct,
+            divide,
+            kind,
+            first,
+            second,
+            gw,
+            deltas,
+            w.new_empty,
+            _stream(w),
+        )
+    gc, gparams = backends.kernels("masked_mlp").parameter_gradients(
+        deltas, v, params, saved, layers, activations, direct, needs[1:]
+    )
+    gw = gw if needs[0] else gw.new_empty(0)
+    return gw.to(dtype), gc.to(dtype), [g.to(dtype) for g in gparams]
