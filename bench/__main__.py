@@ -26,6 +26,7 @@ NAMES = (
     "affine_autoregressive",
     "gaussian_log_prob",
     "autoregressive_inverse",
+    "autoregressive_sample",
     "models",
     "sampling",
     "training",
