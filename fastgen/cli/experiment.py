@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
+from rich.table import Table
 from torch import nn
 
 from .. import __version__, io
 from ..data import Dataset
 from ..data.dataset import PARTS
-from ..train import CsvLog, Observer, RunFolder, progress, train
+from ..train import CsvLog, Epoch, Observer, RunFolder, progress, train
 from ..train.checkpoint import Checkpointer
 from ..train.models import build, fit_for
 from ..train.plots import save_figure
@@ -21,7 +23,7 @@ from . import options
 from .config import RunConfig
 from .draw import noisy_levels, picture
 from .errors import UserError
-from .results import Likelihoods, held_out, nats_per_dim, result_json
+from .results import Likelihoods, held_out, likelihood_table, nats_per_dim, result_json
 
 
 @dataclass(frozen=True)
@@ -45,26 +47,57 @@ class Experiment:
         model = {"name": self.config.model, "config": self.model.config}
         return {**self.to_json(), "model": model, "noisy_levels": noisy_levels(self.data)}
 
+    @property
+    def size(self) -> str:
+        return f"{self.name} ({sum(p.numel() for p in self.model.parameters()) / 1e6:.2f} M parameters)"
+
+    @property
+    def place(self) -> str:
+        return f"on {self.config.device}, {self.config.threads} threads"
+
     def header(self) -> str:
-        parameters = sum(p.numel() for p in self.model.parameters()) / 1e6
         rows = ", ".join(f"{len(getattr(self.data, part))} {part}" for part in PARTS)
         features = f"{self.data.features} features"
         if self.data.context_features:
             features += f" and {self.data.context_features} of context"
-        place = f"on {self.config.device}, {self.config.threads} threads"
-        return f"{self.name} ({parameters:.2f} M parameters) on {self.data.name} ({rows} rows of {features}), {place}"
+        return f"{self.size} on {self.data.name} ({rows} rows of {features}), {self.place}"
+
+    def train(self, observers: Sequence[Observer], run: RunFolder, resume: bool) -> list[Epoch]:
+        """Leaves the best weights in the model."""
+        return train(self.model, self.data, self.config.training, observers, run=run, resume=resume)
+
+    def likelihoods(self) -> Likelihoods:
+        """Of held-out rows, under the trained model and what it is compared with."""
+        return held_out(self.name, self.model, self.data)
+
+    def picture(self, records: Sequence[Epoch], likelihoods: Likelihoods) -> Figure:
+        nats = nats_per_dim(self.data, likelihoods)
+        return picture(self.name, self.model, self.data, records, nats, self.config.seed)
+
+    def result(self, likelihoods: Likelihoods) -> dict[str, Any]:
+        """What result.json says beside the description."""
+        return result_json(self.data, likelihoods)
+
+    def tables(self, likelihoods: Likelihoods) -> list[Table]:
+        """What is printed when the run is over."""
+        return [likelihood_table(self.data, likelihoods)]
 
 
 def prepare(config: RunConfig) -> Experiment:
     """Reads the data and makes the model; writes nothing. Raises UserError and DataError, naming what is wrong."""
+    config = placed(config)
+    data = config.data.load()
+    torch.manual_seed(config.seed)
+    model = _built(config, data).to(config.device)
+    return Experiment(config, fit_for(model, data), model)
+
+
+def placed(config: RunConfig) -> RunConfig:
+    """The config with its threads, which are set, and its device. Raises UserError where there is no such device."""
     device = options.device_of(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    config = replace(config, device=str(device), threads=torch.get_num_threads())
-    data = config.data.load()
-    torch.manual_seed(config.seed)
-    model = _built(config, data).to(device)
-    return Experiment(config, fit_for(model, data), model)
+    return replace(config, device=str(device), threads=torch.get_num_threads())
 
 
 def _built(config: RunConfig, data: Dataset) -> nn.Module:
@@ -79,18 +112,16 @@ def run_experiment(
     experiment: Experiment, run: RunFolder, console: Console, *, resume: bool = False, observers: Sequence[Observer] = ()
 ) -> Likelihoods:
     """Trains the model, and writes the files of the run into its folder, which is locked; the likelihood of held-out rows."""
-    config, data, model = experiment.config, experiment.data, experiment.model
     console.print(experiment.header(), highlight=False, soft_wrap=True)
     run.write_config(experiment.to_json())
     watching = [
         CsvLog(run.log),
         Checkpointer(run.checkpoint, experiment.description()),
-        progress(console, config.training),
+        progress(console, experiment.config.training),
         *observers,
     ]
-    records = train(model, data, config.training, watching, run=run, resume=resume)
-    likelihoods = held_out(experiment.name, model, data)
-    nats = nats_per_dim(data, likelihoods)
-    save_figure(run.picture, picture(experiment.name, model, data, records, nats, config.seed))
-    io.write_json(run.result, {**experiment.description(), **result_json(data, likelihoods)})
+    records = experiment.train(watching, run, resume)
+    likelihoods = experiment.likelihoods()
+    save_figure(run.picture, experiment.picture(records, likelihoods))
+    io.write_json(run.result, {**experiment.description(), **experiment.result(likelihoods)})
     return likelihoods

@@ -14,8 +14,10 @@ from ..nn import MADE
 from ..train import TrainConfig
 from ..train.models import MODELS
 
-TABLES = ("model", "data", "training")
+TABLES = ("model", "data", "training", "teacher")
 TOP: dict[str, Any] = {"seed": int, "threads": int | None, "device": str | None}
+# What a student learns from: a run or a checkpoint of one, and the rows of noise an epoch.
+TEACHER: dict[str, Any] = {"run": str, "rows": int}
 # What `build` gives a model out of its data, and what a run decides for all of it.
 _GIVEN = {
     "features",
@@ -40,6 +42,7 @@ def known(model: str) -> dict[str, Any]:
         **_dotted("model", {"name": str, **_model(model)}),
         **data_keys(),
         **_dotted("training", _fields(TrainConfig)),
+        **_dotted("teacher", TEACHER),
     }
 
 

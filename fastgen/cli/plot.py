@@ -10,6 +10,7 @@ import typer
 from ..train import RunFolder, read_log
 from ..train.plots import save_figure
 from . import options
+from .distill import distillation_picture
 from .draw import picture
 from .restore import restore
 from .results import held_out, nats_per_dim
@@ -27,9 +28,15 @@ def plot(
     """Draw what a run has come to: held-out data beside samples, and the learning curves."""
     files = RunFolder(run)
     records = read_log(files.log)
-    trained = restore(files.checkpoint, options.device_of(device))
+    place = options.device_of(device)
+    trained = restore(files.checkpoint, place)
     data = trained.data()
-    nats = nats_per_dim(data, held_out(trained.name, trained.model, data))
     out = out or files.picture
-    save_figure(out, picture(trained.name, trained.model, data, records, nats, seed))
+    teacher = trained.description.get("teacher")
+    if teacher is not None:
+        figure = distillation_picture(trained.model, restore(Path(teacher["run"]), place), data, records, seed)
+    else:
+        nats = nats_per_dim(data, held_out(trained.name, trained.model, data))
+        figure = picture(trained.name, trained.model, data, records, nats, seed)
+    save_figure(out, figure)
     typer.echo(f"picture: {out}")

@@ -18,11 +18,12 @@ from ..train import Interrupted, Observer, RunFolder, TensorBoard
 from ..train.models import MODELS
 from . import options
 from .config import RunConfig, build_config, model_name
+from .distill import prepare_distillation, with_data_of_teacher
 from .errors import Stopped, UserError
 from .experiment import prepare, run_experiment
 from .keys import known
 from .recipes import CONFIGS, named
-from .results import file_table, likelihood_table
+from .results import file_table
 from .resume import begun, continued
 from .settings import Setting, Settings, parse
 
@@ -42,6 +43,9 @@ def train(
     on_nonfinite: Annotated[
         str | None, typer.Option(help="When a loss is nan or inf: stop, or skip the step.  [default: stop]", show_default=False)
     ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="What `train distill` learns from: a run, or a checkpoint of one.", show_default=False)
+    ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves for TensorBoard, too.")] = False,
     device: options.Device = None,
     threads: options.Threads = None,
@@ -53,12 +57,13 @@ def train(
         "training.on_nonfinite": ("--on-nonfinite", on_nonfinite),
         "device": ("--device", device),
         "threads": ("--threads", threads),
+        "teacher.run": ("--teacher", None if teacher is None else str(teacher)),
     }
     shorthands = {key: Setting(value, origin) for key, (origin, value) in given.items() if value is not None}
     run, config = (_resumed if resume else _new)(what, data, out, assign or [], shorthands)
     if run.config.exists() and not (resume or overwrite):
         raise UserError(f"--out: expected a folder without a run (or --overwrite, or --resume), found {run.config}")
-    experiment = prepare(config)
+    experiment = prepare(config) if config.teacher is None else prepare_distillation(config)
     observers: list[Observer] = [_tensorboard(run)] if tensorboard else []
     console = Console()
     with run.locked(), _ended(run, resume):
@@ -66,7 +71,8 @@ def train(
             run.claim(overwrite)
         # A run that was ended before its first state begins anew, and goes the same way.
         likelihoods = run_experiment(experiment, run, console, resume=bool(resume and run.states()), observers=observers)
-    console.print(likelihood_table(experiment.data, likelihoods))
+    for table in experiment.tables(likelihoods):
+        console.print(table)
     console.print(file_table(run))
 
 
@@ -75,7 +81,10 @@ def _new(
 ) -> tuple[RunFolder, RunConfig]:
     if what is None:
         raise UserError("CONFIG-OR-MODEL: expected a config or a model, found none")
-    config = _config(named(what, data), assign, shorthands)
+    base = named(what, data)
+    if "teacher.run" in shorthands and not any(key.startswith("teacher.") for key in base):
+        raise UserError(f"--teacher: expected distill to train, or a config with a [teacher], found {what}")
+    config = _config(base, assign, shorthands)
     return RunFolder(out or _folder(config)), config
 
 
@@ -92,14 +101,15 @@ def _resumed(
 
 
 def _folder(config: RunConfig) -> Path:
-    return Path("runs") / f"{config.model}-{Path(config.data.source).stem}"
+    model = config.model if config.teacher is None else "distill"
+    return Path("runs") / f"{model}-{Path(config.data.source).stem}"
 
 
 def _config(base: Settings, assign: list[str], shorthands: Settings) -> RunConfig:
     """The config of a base, but for what is assigned; a model that is assigned decides which keys there are."""
     explicit = parse((a for a in assign if a.partition("=")[0].strip() == "model.name"), ["model.name"])
     model = model_name({**base, **explicit})
-    return build_config({**base, **parse(assign, known(model)), **shorthands})
+    return build_config(with_data_of_teacher({**base, **parse(assign, known(model)), **shorthands}))
 
 
 def _tensorboard(run: RunFolder) -> Observer:

@@ -2,6 +2,7 @@
 
 from .baselines import baselines
 from .config import TrainConfig
+from .distill import Distillation, distill, student_of
 from .evaluate import LogLikelihood, log_likelihood
 from .fit import fit
 from .interrupt import Interrupted
@@ -17,6 +18,7 @@ from .tensorboard import TensorBoard
 __all__ = [
     "Best",
     "CsvLog",
+    "Distillation",
     "Epoch",
     "Interrupted",
     "LogLikelihood",
@@ -28,9 +30,11 @@ __all__ = [
     "TrainConfig",
     "adam",
     "baselines",
+    "distill",
     "fit",
     "log_likelihood",
     "progress",
     "read_log",
+    "student_of",
     "train",
 ]

@@ -142,7 +142,8 @@ def test_configs_that_come_with_the_package_are_right(name):
     settings = read_toml(recipes.CONFIGS[name])
     given = settings.get("data.source")
     assert given is None or given.value in data.DATASETS
-    assert build_config({"data.source": Setting("a file", "--data"), **settings}).model in MODELS
+    teacher = {"teacher.run": Setting("a run", "--teacher")} if any(key.startswith("teacher.") for key in settings) else {}
+    assert build_config({"data.source": Setting("a file", "--data"), **teacher, **settings}).model in MODELS
 
 
 @pytest.mark.parametrize("source", data.DATASETS)

@@ -96,7 +96,7 @@ UNKNOWN = {
     "traning": ({"traning": {"epochs": 2}}, r"a: traning: unknown table; did you mean training\?"),
     "outside": ({"sed": 2}, r"a: sed: unknown key outside the tables; did you mean seed\?"),
     "no table": ({"model": "maf"}, r"a: expected a table \[model\], found model = 'maf'"),
-    "nothing like it": ({"zzz": 1}, r"expected one of model, data, training, seed, threads, device"),
+    "nothing like it": ({"zzz": 1}, r"expected one of model, data, training, teacher, seed, threads, device"),
 }
 
 
