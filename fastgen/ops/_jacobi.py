@@ -29,8 +29,9 @@ def serves(*tensors: Tensor | None) -> bool:
     first = tensors[0]
     assert first is not None
     tracing = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    recorded = first.is_cuda and torch.cuda.is_current_stream_capturing()
     plain = all(t is None or type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
-    return plain and not tracing and backends.forced() == "auto" and first.shape[-1] >= FEATURES
+    return plain and not tracing and not recorded and backends.forced() == "auto" and first.shape[-1] >= FEATURES
 
 
 def jacobi(
