@@ -46,6 +46,24 @@ def test_samples_have_mean_and_scale_of_their_conditionals() -> None:
     assert (noise.mean(0).abs() < 0.036).all() and ((noise.std(0) - 1).abs() < 0.026).all()
 
 
+@pytest.mark.parametrize("rows", [3, 40])
+def test_log_probs_come_with_the_samples(monkeypatch, rows: int) -> None:  # type: ignore[no-untyped-def]
+    made = model(order="random", context_features=2)
+    context = torch.randn(rows, 2, dtype=torch.float64, requires_grad=True)
+    wanted = [context, *made.parameters()]
+
+    def gradients(x: torch.Tensor, log_prob: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(x.square().sum() + (log_prob * torch.arange(rows)).sum(), wanted)
+
+    x = made.rsample((), context, generator=torch.Generator().manual_seed(0))
+    expected = gradients(x, made.log_prob(x, context))
+    # No pass of the network beside that of the samples.
+    monkeypatch.setattr(made.made, "evaluate", None)
+    again, log_prob = made.sample_and_log_prob((), context, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(again, x)
+    torch.testing.assert_close(gradients(again, log_prob), expected, rtol=1e-9, atol=1e-9)
+
+
 def test_config_builds_the_same_model() -> None:
     made = model(order="random", hidden_degrees="random", scale_map=ScaleMap("tanh", c=3.0))
     twin = GaussianMADE(**json.loads(json.dumps(made.config))).double()
