@@ -47,7 +47,7 @@ def jacobi(
 ) -> tuple[Tensor, Tensor]:
     """What the definition gives, by passes over all features at once until none changes any more.
 
-    Song et al. 2021, "Accelerating Feedforward Computation via Parallel Nonlinear Equation Solving", algorithm 1. A pass
+    Song et al. 2021, "Accelerating Feedforward Computation via Parallel Nonlinear Equation Solving": Jacobi. A pass
     settles at least the first feature that is not settled, so that there are at most D of them; mostly there are far
     fewer. The gradient is found likewise, in passes backward at the solution: nothing is kept of the sweeps.
 

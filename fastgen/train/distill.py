@@ -33,7 +33,7 @@ ROWS, HELD_OUT = 1 << 14, 1 << 13
 class Distillation(nn.Module):
     """The student of a teacher, as a model of the noise that the student's samples are made of.
 
-    van den Oord et al. 2018, "Parallel WaveNet: Fast High-Fidelity Speech Synthesis", section 3: the mean of -log_prob over
+    van den Oord et al. 2018, "Parallel WaveNet: Fast High-Fidelity Speech Synthesis": the mean of -log_prob over
     standard normal noise is KL(student || teacher), with gradients through the samples. Both flows begin with the same
     preprocessing, which cancels and is left out. Its state_dict is the student's; the teacher is a copy that stays as it is.
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,5 +170,7 @@ def test_a_teacher_that_is_none_is_named(tmp_path, capsys):
 
 
 def test_no_other_teacher_on_resuming(teacher, distilled, tmp_path, capsys):
-    err = _fails(capsys, 2, "train", "distill", "--resume", "--out", distilled, "--teacher", tmp_path, *STUDENT)
-    assert "[teacher] run: expected" in err or "expected a checkpoint" in err
+    other = shutil.copytree(teacher, tmp_path / "other")
+    resume = ["train", "distill", "--resume", "--out", distilled, *STUDENT]
+    err = _fails(capsys, 2, *resume, "--teacher", other)
+    assert f"--resume: [teacher] run: expected '{teacher}', with which the run in {distilled} began, found '{other}'" in err
