@@ -51,7 +51,7 @@ def results(function, net: MaskedNetwork, given: Sequence[Tensor | None], **opti
     """The outputs and all gradients for gradients that differ from element to element."""
     leaves = [None if t is None else t.detach().requires_grad_() for t in given]
     outputs = call(function, net, leaves, **options)
-    grads = [torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view_as(y) for y in outputs]
+    grads = [torch.linspace(-1, 2, y.numel(), dtype=y.dtype, device=y.device).view_as(y) for y in outputs]
     return [*(y.detach() for y in outputs), *torch.autograd.grad(outputs, [t for t in leaves if t is not None], grads)]
 
 

@@ -12,7 +12,7 @@ template <class Block, class T, int R>
 class TileGradient : TileWalk<Block, T, R> {
   using Walk = TileWalk<Block, T, R>;
   using Walk::block_, Walk::net_, Walk::state_, Walk::stage_, Walk::triangle_, Walk::links_, Walk::lane_, Walk::last_;
-  using Walk::state, Walk::units_of, Walk::each_tile, Walk::each_sum, Walk::spread, Walk::dots;
+  using Walk::state, Walk::units_of, Walk::each_tile, Walk::each_sum, Walk::each_place, Walk::spread, Walk::dots;
 
  public:
   // Values of shared memory beside the state.
@@ -66,12 +66,12 @@ class TileGradient : TileWalk<Block, T, R> {
     int turn = 0;
     for (int l = last_ - 1; l >= 0; --l)
       each_tile(units_of(l, first), units_of(l, end), turn, [&](int begin, int stop) {
-        T sums[kUnitsPerLane<R>] = {};
+        TileSums<T, R> sums;
         pull(l + 1, begin, stop, units_of(l + 1, end), read_of(l + 1), sums);
         each_sum(begin, stop, sums, [&](int u, int row, T sum) { delta(l, u, row) = sum; });
       });
     each_tile(first, end, turn, [&](int begin, int stop) {
-      T sums[kUnitsPerLane<R>] = {};
+      TileSums<T, R> sums;
       pull(0, begin, stop, units_of(0, end), read_of(0), sums);
       if (net_.direct) pull(net_.count, begin, stop, kOutputs * end, kOutputs * net_.features, sums);
       each_sum(begin, stop, sums, [&](int i, int row, T sum) {
@@ -119,9 +119,9 @@ class TileGradient : TileWalk<Block, T, R> {
   FASTGEN_DEVICE const T* deltas(int l) const { return state_ + net_.layers[l == net_.count ? last_ : l].at * R; }
 
   // Adds what inputs [begin, end) of a layer are sent by its units [from, to).
-  FASTGEN_DEVICE void pull(int l, int begin, int end, int from, int to, T (&sums)[kUnitsPerLane<R>]) const {
+  FASTGEN_DEVICE void pull(int l, int begin, int end, int from, int to, TileSums<T, R>& sums) const {
     const InputTile<T> tile(net_.layers[l], begin, end, lane_);
-    multiply<R>(block_, tile, deltas(l), tile.start() > from ? tile.start() : from, to, stage_, sums);
+    multiply(block_, tile, deltas(l), tile.start() > from ? tile.start() : from, to, stage_, sums);
   }
 
   // From the gradient of a unit's output to that of its sum.
@@ -170,7 +170,7 @@ class TileGradient : TileWalk<Block, T, R> {
   FASTGEN_DEVICE void common_step(int i) const {
     int turn = 0;
     each_tile(i, i + 1, turn, [&](int begin, int end) {
-      T sums[kUnitsPerLane<R>] = {};
+      TileSums<T, R> sums;
       pull(0, begin, end, reading(0, i + 1), units_of(0, end_), sums);
       if (net_.direct) pull(net_.count, begin, end, kOutputs * (i + 1), kOutputs * end_, sums);
       each_sum(begin, end, sums, [&](int k, int row, T sum) { grad_[(k - first_) * R + row] += sum; });
@@ -180,9 +180,10 @@ class TileGradient : TileWalk<Block, T, R> {
     block_.sync();
     for (int l = last_ - 1; l >= 0; --l) {
       each_tile(net_.ready(l, i - 1), net_.ready(l, i), turn, [&](int begin, int end) {
-        T sums[kUnitsPerLane<R>] = {};
+        TileSums<T, R> sums;
         pull(l + 1, begin, end, reading(l + 1, i), units_of(l + 1, end_), sums);
-        each_sum(begin, end, sums, [&](int u, int row, T sum) { finish(l, u, row, delta(l, u, row) + sum, saved(l, u, row)); });
+        each_sum(begin, end, sums, [&](int u, int row, T sum) { delta(l, u, row) += sum; });
+        each_place(begin, end, [&](int u, int row) { finish(l, u, row, delta(l, u, row), saved(l, u, row)); });
       });
       block_.sync();
     }

@@ -12,7 +12,7 @@ namespace fastgen::cuda {
 namespace {
 
 template <int R, bool kInShared, class Call>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, R == 8 && sizeof(typename Call::Value) == 4 ? 2 : 1)
     autoregressive_tiles(const __grid_constant__ Call a, typename Call::Value* scratch) {
   extern __shared__ __align__(kAlignment) unsigned char shared[];
   Block block;
@@ -30,10 +30,13 @@ int attribute(cudaDeviceAttr name) {
   return value;
 }
 
-// Calls f with the constant of a tile's rows.
-template <class F>
+// Calls f with the constant of a tile's rows, at most those of T.
+template <class T>
+constexpr int kMostRows = sizeof(T) == 4 ? 32 : 16;
+template <class T, class F>
 auto dispatch_rows(int rows, const F& f) {
-  if (rows == 32) return f(std::integral_constant<int, 32>{});
+  if constexpr (kMostRows<T> == 32)
+    if (rows == 32) return f(std::integral_constant<int, 32>{});
   if (rows == 16) return f(std::integral_constant<int, 16>{});
   return f(std::integral_constant<int, 8>{});
 }
@@ -41,12 +44,13 @@ auto dispatch_rows(int rows, const F& f) {
 // The most rows a tile that leave no multiprocessor idle, in shared memory where any tile's state fits.
 template <class Call>
 Tiling choose(const Call& a) {
+  using T = typename Call::Value;
   const int64_t processors = attribute(cudaDevAttrMultiProcessorCount);
   const int64_t room = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   for (const bool in_shared : {true, false}) {
     Tiling best{};
-    for (int rows = 32; rows >= 8; rows /= 2) {
-      if (dispatch_rows(rows, [&](auto r) { return shared_bytes<Block, r>(a, in_shared); }) > room) continue;
+    for (int rows = kMostRows<T>; rows >= 8; rows /= 2) {
+      if (dispatch_rows<T>(rows, [&](auto r) { return shared_bytes<Block, r>(a, in_shared); }) > room) continue;
       const int64_t tiles = (a.rows + rows - 1) / rows, blocks = in_shared || tiles < processors ? tiles : processors;
       best = {rows, in_shared, blocks, in_shared ? 0 : blocks * rows * a.units};
       if (4 * tiles >= 3 * processors) break;
@@ -58,7 +62,7 @@ Tiling choose(const Call& a) {
 
 template <class Call>
 void launch(const Call& a, const Tiling& tiling, typename Call::Value* scratch, void* stream) {
-  dispatch_rows(tiling.rows, [&](auto r) {
+  dispatch_rows<typename Call::Value>(tiling.rows, [&](auto r) {
     const auto kernel = tiling.in_shared ? autoregressive_tiles<r, true, Call> : autoregressive_tiles<r, false, Call>;
     const int bytes = static_cast<int>(shared_bytes<Block, r>(a, tiling.in_shared));
     expect_success(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));

@@ -14,7 +14,8 @@ template <class Block, class T, int R>
 class TileSolver : TileWalk<Block, T, R> {
   using Walk = TileWalk<Block, T, R>;
   using Walk::block_, Walk::net_, Walk::state_, Walk::stage_, Walk::triangle_, Walk::links_, Walk::lane_, Walk::last_;
-  using Walk::state, Walk::units_of, Walk::inputs_of, Walk::each_tile, Walk::each_sum, Walk::spread, Walk::dots;
+  using Walk::state, Walk::units_of, Walk::inputs_of, Walk::each_tile, Walk::each_sum, Walk::each_place, Walk::spread,
+      Walk::dots;
 
  public:
   // Values of shared memory beside the state.
@@ -69,7 +70,7 @@ class TileSolver : TileWalk<Block, T, R> {
 
   // The sums of units [begin, end) of layer l, over what is final before the block.
   FASTGEN_DEVICE void start(int l, int begin, int end) const {
-    T sums[kUnitsPerLane<R>] = {};
+    TileSums<T, R> sums;
     add(l, begin, end, 0, inputs_of(l, first_), sums);
     if (l == last_ && net_.direct) add(net_.count, begin, end, 0, first_, sums);
     const Layer<T>& layer = net_.layers[l];
@@ -82,9 +83,9 @@ class TileSolver : TileWalk<Block, T, R> {
   }
 
   // Adds what units [begin, end) of a layer see among its inputs [from, to).
-  FASTGEN_DEVICE void add(int l, int begin, int end, int from, int to, T (&sums)[kUnitsPerLane<R>]) const {
+  FASTGEN_DEVICE void add(int l, int begin, int end, int from, int to, TileSums<T, R>& sums) const {
     const UnitTile<T> tile(net_.layers[l], begin, end, lane_);
-    multiply<R>(block_, tile, inputs(l), from, tile.limit() < to ? tile.limit() : to, stage_, sums);
+    multiply(block_, tile, inputs(l), from, tile.limit() < to ? tile.limit() : to, stage_, sums);
   }
 
   // The features lie first in the state.
@@ -136,14 +137,15 @@ class TileSolver : TileWalk<Block, T, R> {
     int turn = 0;
     for (int l = 0; l < last_; ++l) {
       each_tile(net_.ready(l, i - 1), net_.ready(l, i), turn, [&](int begin, int end) {
-        T sums[kUnitsPerLane<R>] = {};
+        TileSums<T, R> sums;
         add(l, begin, end, inputs_of(l, first_), net_.layers[l].in, sums);
-        each_sum(begin, end, sums, [&](int u, int row, T sum) { finish(l, u, row, partial(l, u, row) + sum); });
+        each_sum(begin, end, sums, [&](int u, int row, T sum) { partial(l, u, row) += sum; });
+        each_place(begin, end, [&](int u, int row) { finish(l, u, row, partial(l, u, row)); });
       });
       block_.sync();
     }
     each_tile(kOutputs * i, kOutputs * (i + 1), turn, [&](int begin, int end) {
-      T sums[kUnitsPerLane<R>] = {};
+      TileSums<T, R> sums;
       add(last_, begin, end, inputs_of(last_, first_), net_.layers[last_].in, sums);
       if (net_.direct) add(net_.count, begin, end, first_, net_.features, sums);
       each_sum(begin, end, sums, [&](int u, int row, T sum) { partial(last_, u, row) += sum; });

@@ -7,9 +7,11 @@
 #ifdef __CUDACC__
 #define FASTGEN_DEVICE __device__ __forceinline__
 #define FASTGEN_UNROLL _Pragma("unroll")
+#define FASTGEN_ONE_BY_ONE _Pragma("unroll 1")
 #else
 #define FASTGEN_DEVICE inline
 #define FASTGEN_UNROLL
+#define FASTGEN_ONE_BY_ONE
 #endif
 
 namespace fastgen::cuda {

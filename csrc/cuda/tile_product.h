@@ -14,12 +14,29 @@ constexpr int kStageStep = kTileSteps + 4;
 constexpr int kStageSize = kTileUnits * kStageStep;
 constexpr int kPieces = kTileUnits * kTileSteps / kWarp;
 
+// What a lane has of a tile's sums: rows side by side, which are read at once, for units side by side.
 template <int R>
-constexpr int kUnitsPerLane = kTileUnits * R / kWarp;
+constexpr int kLaneRows = R > 8 ? 4 : 2;
+template <int R>
+constexpr int kLaneUnits = kTileUnits * R / kWarp / kLaneRows<R>;
 
-template <class T>
-struct alignas(4 * sizeof(T)) Four {
-  T at[4];
+template <class T, int N>
+struct alignas(N * sizeof(T)) Vec {
+  T at[N];
+};
+
+template <class T, int N>
+FASTGEN_DEVICE Vec<T, N> load(const T* from) {
+  return *reinterpret_cast<const Vec<T, N>*>(from);
+}
+
+template <class T, int R>
+struct TileSums {
+  T at[kLaneUnits<R>][kLaneRows<R>] = {};
+
+  // This lane's first row and unit.
+  FASTGEN_DEVICE static int row(int lane) { return lane * kLaneRows<R> % R; }
+  FASTGEN_DEVICE static int unit(int lane) { return lane * kLaneRows<R> / R * kLaneUnits<R>; }
 };
 
 // The weights of units [begin, end), at most kTileUnits, over the inputs they see.
@@ -90,15 +107,28 @@ class InputTile {
   const T* weight_;
 };
 
-// sums[m] += sum_k W[m][k] in[k][row], k in [from, to), for this lane's row, lane % R, and units. All lanes of the warp call
-// it.
-template <int R, class Block, class T, class Tile>
-FASTGEN_DEVICE void multiply(Block& block, const Tile& tile, const T* in, int from, int to, T* stage,
-                             T (&sums)[kUnitsPerLane<R>]) {
-  constexpr int M = kUnitsPerLane<R>;
+template <int N, class T, int R>
+FASTGEN_DEVICE void add_steps(const T* weights, const T* x, TileSums<T, R>& sums) {
+  Vec<T, kLaneRows<R>> in[N];
+  FASTGEN_UNROLL
+  for (int j = 0; j < N; ++j) in[j] = load<T, kLaneRows<R>>(x + j * R);
+  FASTGEN_UNROLL
+  for (int m = 0; m < kLaneUnits<R>; ++m) {
+    const Vec<T, N> w = load<T, N>(weights + m * kStageStep);
+    FASTGEN_UNROLL
+    for (int j = 0; j < N; ++j) {
+      FASTGEN_UNROLL
+      for (int r = 0; r < kLaneRows<R>; ++r) sums.at[m][r] += w.at[j] * in[j].at[r];
+    }
+  }
+}
+
+// Adds sum_k W[m][k] in[k][row], k in [from, to), for this lane's rows and units. All lanes of the warp call it.
+template <class Block, class T, int R, class Tile>
+FASTGEN_DEVICE void multiply(Block& block, const Tile& tile, const T* in, int from, int to, T* stage, TileSums<T, R>& sums) {
   if (from >= to) return;
   const int lane = block.thread() % kWarp;
-  const T* const weights = stage + lane / R * M * kStageStep;
+  const T* const weights = stage + sums.unit(lane) * kStageStep;
   T next[kPieces];
   tile.load(next, from, to);
   for (int k = from; k < to; k += kTileSteps) {
@@ -107,25 +137,11 @@ FASTGEN_DEVICE void multiply(Block& block, const Tile& tile, const T* in, int fr
     for (int i = 0; i < kPieces; ++i) stage[tile.slot(i)] = next[i];
     block.sync_warp();
     tile.load(next, k + kTileSteps, to);
-    const T* const x = in + k * R + lane % R;
+    const T* const x = in + k * R + sums.row(lane);
     const int n = to - k < kTileSteps ? to - k : kTileSteps;
     int s = 0;
-    for (; s + 4 <= n; s += 4) {
-      const T a = x[s * R], b = x[(s + 1) * R], c = x[(s + 2) * R], d = x[(s + 3) * R];
-      FASTGEN_UNROLL
-      for (int m = 0; m < M; ++m) {
-        const Four<T> w = *reinterpret_cast<const Four<T>*>(weights + m * kStageStep + s);
-        sums[m] += w.at[0] * a;
-        sums[m] += w.at[1] * b;
-        sums[m] += w.at[2] * c;
-        sums[m] += w.at[3] * d;
-      }
-    }
-    for (; s < n; ++s) {
-      const T a = x[s * R];
-      FASTGEN_UNROLL
-      for (int m = 0; m < M; ++m) sums[m] += weights[m * kStageStep + s] * a;
-    }
+    for (; s + 4 <= n; s += 4) add_steps<4>(weights + s, x + s * R, sums);
+    for (; s < n; ++s) add_steps<1>(weights + s, x + s * R, sums);
   }
 }
 

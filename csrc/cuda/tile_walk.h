@@ -20,7 +20,7 @@ struct Link {
 
 // Weights that the staged triangle of a block has room for, and units whose values are staged; a block with more is walked by
 // all threads together, from global memory.
-constexpr int kTriangle = 6144;
+constexpr int kTriangle = 7168;
 constexpr int kStagedUnits = 160;
 
 // Four weights are read at once: rows a multiple of four apart, and an odd one, so that eight of them lie in different banks.
@@ -78,11 +78,25 @@ class TileWalk {
 
   // Calls f(unit, row, sum) for what this lane holds of a tile's sums.
   template <class F>
-  FASTGEN_DEVICE void each_sum(int begin, int end, const T (&sums)[kUnitsPerLane<R>], const F& f) const {
-    const int first = begin + lane_ / R * kUnitsPerLane<R>;
+  FASTGEN_DEVICE void each_sum(int begin, int end, const TileSums<T, R>& sums, const F& f) const {
+    const int unit = begin + sums.unit(lane_), row = sums.row(lane_);
     FASTGEN_UNROLL
-    for (int m = 0; m < kUnitsPerLane<R>; ++m)
-      if (first + m < end) f(first + m, lane_ % R, sums[m]);
+    for (int m = 0; m < kLaneUnits<R>; ++m) {
+      FASTGEN_UNROLL
+      for (int r = 0; r < kLaneRows<R>; ++r)
+        if (unit + m < end) f(unit + m, row + r, sums.at[m][r]);
+    }
+  }
+
+  // Calls f(unit, row) for the same ones: once in the code, for what is long.
+  template <class F>
+  FASTGEN_DEVICE void each_place(int begin, int end, const F& f) const {
+    using Sums = TileSums<T, R>;
+    FASTGEN_ONE_BY_ONE
+    for (int i = 0; i < kLaneUnits<R> * kLaneRows<R>; ++i) {
+      const int unit = begin + Sums::unit(lane_) + i / kLaneRows<R>;
+      if (unit < end) f(unit, Sums::row(lane_) + i % kLaneRows<R>);
+    }
   }
 
   // Links the layers of a block of features; false where they do not fit. `transposed`: rows of the triangle are inputs.
@@ -151,7 +165,7 @@ class TileWalk {
     T sum = T(0);
     for (int k = from / 4 * 4 + 4 * share; k < to; k += 4 * split) {
       if (k >= from && k + 4 <= to) {
-        const Four<T> w = *reinterpret_cast<const Four<T>*>(weights + k);
+        const Vec<T, 4> w = load<T, 4>(weights + k);
         FASTGEN_UNROLL
         for (int j = 0; j < 4; ++j) sum += w.at[j] * x[(k + j) * R];
       } else {

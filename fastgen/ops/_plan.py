@@ -72,7 +72,8 @@ def make_network_plan(network: MaskedNetwork, device: torch.device | str = "cpu"
     """The plans of a network's layers, then of its direct connections where it has any, and on a CUDA device its walk."""
 
     def plan(inputs: tuple[int, ...], outputs: tuple[int, ...], strict: bool) -> LinearPlan:
-        return make_plan(torch.tensor(inputs), torch.tensor(outputs), strict=strict)
+        degrees = (torch.tensor(values, device="cpu") for values in (inputs, outputs))
+        return make_plan(*degrees, strict=strict)
 
     plans = [plan(layer.in_degrees, layer.out_degrees, layer.strict) for layer in network.layers]
     if network.direct:

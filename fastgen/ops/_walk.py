@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from ..reference import MaskedNetwork
 
 # As in csrc/cuda: what the triangle of a block of features has room for. A feature that needs more is a block of its own.
 _FEATURES = 16
-_WEIGHTS = 6144
+_WEIGHTS = 7168
 _UNITS = 160
 
 
@@ -35,7 +36,7 @@ def make_walk(network: MaskedNetwork, prefixes: Sequence[Tensor], device: torch.
 
 def _ready(network: MaskedNetwork, prefixes: Sequence[Tensor]) -> list[Tensor]:
     """Per layer the units that see none but the first i features, for i = -1, 0, ..., D."""
-    features = torch.arange(network.features + 1)
+    features = torch.arange(network.features + 1, device="cpu")
     steps: list[Tensor] = []
     for layer, prefix in zip(network.layers, prefixes, strict=False):
         # When the first n inputs are final: after n features, or with the last of n units.
@@ -46,7 +47,7 @@ def _ready(network: MaskedNetwork, prefixes: Sequence[Tensor]) -> list[Tensor]:
         steps.append(own)
     if network.direct:
         steps[-1] = steps[-1].maximum(prefixes[-1])
-    known = torch.arange(-1, network.features + 1)
+    known = torch.arange(-1, network.features + 1, device="cpu")
     return [torch.searchsorted(own, known, right=True) for own in steps]
 
 
@@ -65,8 +66,6 @@ def _ends(counts: Sequence[Sequence[int]], network: MaskedNetwork) -> list[int]:
 def _fits(counts: Sequence[Sequence[int]], network: MaskedNetwork, first: int, end: int) -> bool:
     hidden = [layer[end] - layer[first] for layer in counts[:-1]]
     widths = [end - first, *hidden, network.outputs * (end - first)]
-    # Rows are padded by up to 7 weights, whichever side they are on.
-    weights = [(a + 7) * (b + 7) for a, b in zip(widths, widths[1:], strict=False)]
-    if network.direct:
-        weights.append((widths[0] + 7) * (widths[-1] + 7))
-    return sum(weights) <= _WEIGHTS and sum(hidden) <= _UNITS
+    links = [*pairwise(widths), *([(widths[0], widths[-1])] if network.direct else [])]
+    # Rows are padded by up to 7 weights, whichever side they are.
+    return sum(a * b + 7 * max(a, b) for a, b in links) <= _WEIGHTS and sum(hidden) <= _UNITS
