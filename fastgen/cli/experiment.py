@@ -17,6 +17,7 @@ from ..train import CsvLog, Observer, RunFolder, progress, train
 from ..train.checkpoint import Checkpointer
 from ..train.models import build, fit_for
 from ..train.plots import save_figure
+from ..train.trainable import expect_trainable
 from . import options
 from .config import RunConfig
 from .draw import noisy_levels, picture
@@ -64,7 +65,12 @@ def prepare(config: RunConfig) -> Experiment:
     data = config.data.load()
     torch.manual_seed(config.seed)
     model = _built(config, data).to(device)
-    return Experiment(config, fit_for(model, data), model)
+    experiment = Experiment(config, fit_for(model, data), model)
+    try:
+        expect_trainable(model, experiment.data, config.training)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{config.model}: {error}") from error
+    return experiment
 
 
 def _built(config: RunConfig, data: Dataset) -> nn.Module:

@@ -11,6 +11,7 @@ from ..train import RunFolder, read_log
 from ..train.plots import save_figure
 from . import options
 from .draw import picture
+from .errors import UserError
 from .restore import restore
 from .results import held_out, nats_per_dim
 
@@ -27,6 +28,8 @@ def plot(
     """Draw what a run has come to: held-out data beside samples, and the learning curves."""
     files = RunFolder(run)
     records = read_log(files.log)
+    if not records:
+        raise UserError(f"{files.log}: expected a finished epoch, found none")
     trained = restore(files.checkpoint, options.device_of(device))
     data = trained.data()
     nats = nats_per_dim(data, held_out(trained.name, trained.model, data))

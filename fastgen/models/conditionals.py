@@ -26,6 +26,7 @@ class Conditional(ABC):
         numbers: R, the random numbers that draw one feature.
         unknown: stands in x for a feature that is not known; the network reads zeros there.
         discrete: whether log-probabilities are of single values, not densities.
+        levels: of discrete ones, how many values there are: 0, 1, ...; else 0.
         reparameterised: whether what is drawn is differentiable in the outputs.
     """
 
@@ -41,6 +42,10 @@ class Conditional(ABC):
     @property
     def inputs(self) -> int:
         return 1
+
+    @property
+    def levels(self) -> int:
+        return 0
 
     @property
     def config(self) -> dict[str, Any]:
@@ -87,6 +92,10 @@ class Bernoulli(Conditional):
     @property
     def outputs(self) -> int:
         return 1
+
+    @property
+    def levels(self) -> int:
+        return 2
 
     def log_probs(self, x: Tensor, outputs: Tensor) -> Tensor:
         dtype = accumulator(outputs.dtype)
@@ -203,6 +212,10 @@ class Categorical(Conditional):
 
     @property
     def inputs(self) -> int:
+        return self.categories
+
+    @property
+    def levels(self) -> int:
         return self.categories
 
     def log_probs(self, x: Tensor, outputs: Tensor) -> Tensor:

@@ -160,7 +160,9 @@ def _draw_density(ax: Axes, data: Dataset, log_prob: LogProb) -> None:
 def _draw_curve(ax: Axes, records: Sequence[Epoch], levels: Mapping[str, float]) -> None:
     epochs = [r.epoch for r in records]
     best = max(records, key=lambda r: r.valid)
-    ax.plot(epochs, [r.train for r in records], color="tab:blue", linewidth=1.2, label="train")
+    # A line through one point does not show.
+    marker = "." if len(records) == 1 else None
+    ax.plot(epochs, [r.train for r in records], color="tab:blue", linewidth=1.2, marker=marker, label="train")
     ax.plot(epochs, [r.valid for r in records], color="tab:orange", linewidth=1.6, label="valid")
     ax.plot(best.epoch, best.valid, "o", color="tab:orange", markersize=5, label=f"best: epoch {best.epoch}")
     for name, nats in levels.items():
@@ -171,7 +173,7 @@ def _draw_curve(ax: Axes, records: Sequence[Epoch], levels: Mapping[str, float])
     # The first epochs of an untrained model would flatten everything after them.
     ax.set_ylim(min(shown) - margin, max(shown) + margin)
     ax.set_xlabel("epoch")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_ylabel("log-likelihood, nats per dimension")
     ax.grid(alpha=0.25)
     ax.legend(fontsize=8, loc="best")

@@ -138,7 +138,8 @@ def test_a_signal_stops_after_the_step_with_a_state(number, tmp_path):
 def test_a_signal_during_validation_stops_too(tmp_path):
     class Signal(Diagonal):
         def log_prob(self, x):
-            if not self.training:
+            # More than the look before training takes.
+            if not self.training and len(x) > 2:
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().log_prob(x)
 
