@@ -165,9 +165,12 @@ def _draw_curve(ax: Axes, records: Sequence[Epoch], levels: Mapping[str, float])
     ax.plot(epochs, [r.train for r in records], color="tab:blue", linewidth=1.2, marker=marker, label="train")
     ax.plot(epochs, [r.valid for r in records], color="tab:orange", linewidth=1.6, label="valid")
     ax.plot(best.epoch, best.valid, "o", color="tab:orange", markersize=5, label=f"best: epoch {best.epoch}")
+    highest = max(levels, key=lambda name: levels[name], default=None)
     for name, nats in levels.items():
         ax.axhline(nats, color="0.35", linestyle="--", linewidth=1.2, label=f"_{name}")
-        ax.annotate(name, (0.985, nats), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color="0.25")
+        # The label of the highest above its line, others below theirs: lines close to each other leave both to be read.
+        side = "bottom" if name == highest else "top"
+        ax.annotate(name, (0.985, nats), xycoords=("axes fraction", "data"), ha="right", va=side, fontsize=8, color="0.25")
     shown = [best.valid, max(r.train for r in records), *levels.values()]
     margin = 0.08 * (max(shown) - min(shown)) + 1e-3
     # The first epochs of an untrained model would flatten everything after them.

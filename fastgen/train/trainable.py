@@ -9,7 +9,7 @@ from ..data import Dataset
 from ..flows import BatchNorm
 from .batches import place, smallest_batch
 from .config import TrainConfig
-from .evaluate import evaluating, row_log_prob
+from .evaluate import evaluating, log_prob_of, row_log_prob
 
 TRIED_ROWS = 2
 
@@ -28,6 +28,6 @@ def expect_trainable(model: nn.Module, data: Dataset, config: TrainConfig) -> No
         raise ValueError(f"batch_size: expected at least 2 rows at a time for a batch normalisation, found {found}")
     rows = place(next(data.held_out("valid")), next(model.parameters())).rows(0, TRIED_ROWS)
     with torch.no_grad(), evaluating(model):
-        log_prob = row_log_prob(model.log_prob, rows)
+        log_prob = row_log_prob(log_prob_of(model), rows)
     if log_prob.shape != rows.x.shape[:1]:
         raise ValueError(f"model: expected a log_prob of shape {tuple(rows.x.shape[:1])}, found {tuple(log_prob.shape)}")

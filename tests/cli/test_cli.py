@@ -229,6 +229,17 @@ def test_test_rows_that_a_model_excludes_are_no_number_in_the_result(tmp_path):
     assert json.loads((tmp_path / "x" / "result.json").read_text())["nats_per_row"]["MAF"] is None
 
 
+def test_eval_of_probabilities_on_rows_of_other_levels(tmp_path, capsys):
+    coins = np.random.default_rng(0).integers(0, 2, (200, 2))
+    np.savez(tmp_path / "coins.npz", x=coins)
+    np.savez(tmp_path / "halves.npz", x=coins / 2)
+    out = str(tmp_path / "x")
+    train = ["train", "bernoulli-made", "--data", str(tmp_path / "coins.npz"), "--out", out]
+    assert cli.run([*train, "--set", "epochs=1", "--set", "hidden_features=8"]) == 0
+    err = _fails(capsys, 2, "eval", out, "--data", tmp_path / "halves.npz")
+    assert "halves.npz: data: expected whole numbers from 0 to 1 for BernoulliMADE, found 0.5" in err
+
+
 def test_more_samples_than_memory_holds(trained, tmp_path, capsys):
     err = _fails(capsys, 2, "sample", trained, "-n", 10**15, "--out", tmp_path / "x.npy")
     assert "-n: expected samples that fit in memory, found 1000000000000000" in err and not list(tmp_path.iterdir())

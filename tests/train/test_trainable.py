@@ -11,7 +11,7 @@ from torch import nn
 from fastgen.data import Dataset, Part, load, part
 from fastgen.flows import MAF, Uniform
 from fastgen.models import BernoulliMADE, CategoricalMADE
-from fastgen.train import NonFiniteLoss, TrainConfig, fit, train
+from fastgen.train import NonFiniteLoss, TensorBoard, TrainConfig, fit, train
 from fastgen.train.batches import batch_count, epoch_batches, smallest_batch
 
 
@@ -141,3 +141,15 @@ def test_other_data_anywhere_is_refused_on_resume(change, tmp_path):
     with pytest.raises(ValueError, match="data: expected that of the run that is resumed"):
         go_on({**arrays(0), change: arrays(1)[change]}, resume=True)
     go_on(arrays(0), resume=True)
+
+
+def test_curves_of_a_resumed_run_keep_the_epoch_it_goes_on_after(tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="needs tensorboard")
+    for epochs in (2, 4):
+        torch.manual_seed(0)
+        curves = TensorBoard(tmp_path / "curves")
+        fit(_maf(), ROWS, run=tmp_path, resume=epochs > 2, epochs=epochs, batch_size=27, observers=[curves])
+    read = events.EventAccumulator(str(tmp_path / "curves"))
+    read.Reload()
+    # 54 rows: two steps an epoch.
+    assert [event.step for event in read.Scalars("valid")] == [2, 4, 6, 8]
