@@ -210,12 +210,14 @@ class _Loop:
     def validate(self) -> float:
         try:
             with self.averaged():
-                valid = log_likelihood(self.model, self.data, "valid", check=self.leave).mean / self.data.features
+                found = log_likelihood(self.model, self.data, "valid", check=self.leave)
         except _AskedToStop:
             self.pause()
-        if not math.isfinite(valid):
-            raise NonFiniteLoss(f"epoch {self.number}: the valid log-likelihood is {valid}; {self.advice()}")
-        return valid
+        # Steps can be skipped, weights that validation rows are impossible under cannot.
+        if not math.isfinite(found.mean):
+            rows = f"log_prob is not finite in {int((~np.isfinite(found.per_row)).sum())} of {len(found)} rows"
+            raise NonFiniteLoss(f"epoch {self.number}: the valid log-likelihood is {found.mean}: {rows}; {self.advice()}")
+        return found.mean / self.data.features
 
     def leave(self) -> None:
         """Ends an evaluation where a signal asked for it. The state is written outside, where the weights are the run's own."""
