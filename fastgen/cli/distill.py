@@ -23,7 +23,7 @@ from . import options
 from .config import RunConfig, TeacherConfig
 from .draw import IMAGES, POINTS, draw_samples, noisy_levels
 from .errors import UserError
-from .experiment import Experiment, placed
+from .experiment import Experiment, expect_run, placed
 from .restore import Trained, restore
 from .results import Likelihoods
 from .settings import Settings, flat
@@ -89,6 +89,7 @@ def prepare_distillation(config: RunConfig) -> DistillationExperiment:
     except (ValueError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
         raise UserError(f"{config.model}: {error or 'not enough memory'}") from error
     noise = distillation_noise(distillation, config.teacher.rows, config.training.seed)
+    expect_run(distillation, noise, config)
     return DistillationExperiment(config, data, student, teacher, distillation, noise)
 
 

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from ..data import Dataset
 from ..train import Epoch
 from ..train.plots import Rows, summary_figure
 
+# Drawn at a time, so that a network's hidden units for all of them need not fit in memory.
+SAMPLED_ROWS = 1 << 16
 # Samples in the picture.
 IMAGES, POINTS = 64, 4000
 
@@ -21,19 +23,30 @@ IMAGES, POINTS = 64, 4000
 def draw_samples(
     model: nn.Module, levels: int | None, n: int, seed: int, context: NDArray[np.floating] | None = None
 ) -> NDArray[np.floating]:
-    """n samples (n, features) in the units of the data, the same for a seed.
+    """n >= 1 samples (n, features) in the units of the data, the same for a seed.
 
     levels: where the rows of a continuous model are whole levels with noise: what lies beyond is brought back to them.
     context: (F,) for all of them or (n, F) for each its own.
+
+    Raises MemoryError where they do not fit in memory.
     """
     like = next(model.parameters())
     generator = torch.Generator(like.device).manual_seed(seed)
-    if context is None:
-        samples = model.sample(n, generator=generator)  # type: ignore[operator]
-    else:
-        given = torch.from_numpy(context).to(like).expand(n, -1)
-        samples = model.sample(1, given, generator=generator)[0]  # type: ignore[operator]
-    return (samples if levels is None else samples.clamp(0, levels)).cpu().numpy()
+    given = None if context is None else torch.from_numpy(context).to(like).expand(n, -1)
+
+    def rows(start: int, stop: int) -> Tensor:
+        if given is None:
+            return model.sample(stop - start, generator=generator)  # type: ignore[operator]
+        return model.sample(1, given[start:stop], generator=generator)[0]  # type: ignore[operator]
+
+    samples: NDArray[np.floating] | None = None
+    for start in range(0, n, SAMPLED_ROWS):
+        found = rows(start, min(n, start + SAMPLED_ROWS))
+        found = found if levels is None else found.clamp(0, levels)
+        samples = np.empty((n, found.shape[1]), found.cpu().numpy().dtype) if samples is None else samples
+        samples[start : start + len(found)] = found.cpu().numpy()
+    assert samples is not None
+    return samples
 
 
 def noisy_levels(data: Dataset) -> int | None:

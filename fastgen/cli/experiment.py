@@ -19,6 +19,7 @@ from ..train import CsvLog, Epoch, Observer, RunFolder, progress, train
 from ..train.checkpoint import Checkpointer
 from ..train.models import build, fit_for
 from ..train.plots import save_figure
+from ..train.trainable import expect_trainable
 from . import options
 from .config import RunConfig
 from .draw import noisy_levels, picture
@@ -89,7 +90,17 @@ def prepare(config: RunConfig) -> Experiment:
     data = config.data.load()
     torch.manual_seed(config.seed)
     model = _built(config, data).to(config.device)
-    return Experiment(config, fit_for(model, data), model)
+    experiment = Experiment(config, fit_for(model, data), model)
+    expect_run(experiment.model, experiment.data, config)
+    return experiment
+
+
+def expect_run(model: nn.Module, data: Dataset, config: RunConfig) -> None:
+    """Raises UserError where `model` could not be trained on `data`."""
+    try:
+        expect_trainable(model, data, config.training)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{config.model}: {error}") from error
 
 
 def placed(config: RunConfig) -> RunConfig:

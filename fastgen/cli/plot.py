@@ -12,6 +12,7 @@ from ..train.plots import save_figure
 from . import options
 from .distill import distillation_picture
 from .draw import picture
+from .errors import UserError
 from .restore import restore
 from .results import held_out, nats_per_dim
 
@@ -28,6 +29,8 @@ def plot(
     """Draw what a run has come to: held-out data beside samples, and the learning curves."""
     files = RunFolder(run)
     records = read_log(files.log)
+    if not records:
+        raise UserError(f"{files.log}: expected a finished epoch, found none")
     place = options.device_of(device)
     trained = restore(files.checkpoint, place)
     data = trained.data()

@@ -19,6 +19,9 @@ from .keys import data_keys
 from .settings import Setting, parse
 from .source import DataConfig, data_of
 
+# More are no levels that noise between them could tell apart in float32.
+MOST_LEVELS = 2**24
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -40,7 +43,7 @@ class Trained:
     def noisy_levels(self) -> int | None:
         """The levels of the rows it was trained on, where they got noise."""
         levels = self.description.get("noisy_levels")
-        return levels if isinstance(levels, int) else None
+        return levels if isinstance(levels, int) and 0 < levels <= MOST_LEVELS else None
 
     def data(self, source: str | None = None, assign: Sequence[str] = ()) -> Dataset:
         """The data it was trained on, or `source` in its place, split and read as that was but for what is assigned.
@@ -52,9 +55,12 @@ class Trained:
         if source is None and config.gone:
             expected = f"the data that {self.path} was trained on"
             raise UserError(f"{config.source}: expected {expected}, found no such file; --data names another")
-        data = fit_for(self.model, config.load())
+        data = config.load()
         self._check(data, config)
-        return data
+        try:
+            return fit_for(self.model, data)
+        except ValueError as error:
+            raise UserError(f"{config.source}: {error}") from error
 
     def _check(self, data: Dataset, config: DataConfig) -> None:
         model = self.description["model"]["config"]

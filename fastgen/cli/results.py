@@ -51,17 +51,17 @@ def result_json(data: Dataset, likelihoods: Likelihoods) -> dict[str, object]:
     """What result.json says of the test rows."""
     nats = nats_per_dim(data, likelihoods)
     return {
-        "nats_per_dim": nats,
-        "bits_per_dim": {name: data.bits_per_dim(value) for name, value in nats.items()},
-        "nats_per_row": {name: found.mean for name, found in likelihoods.items()},
+        "nats_per_dim": {name: _finite(value) for name, value in nats.items()},
+        "bits_per_dim": {name: _finite(data.bits_per_dim(value)) for name, value in nats.items()},
+        "nats_per_row": {name: _finite(found.mean) for name, found in likelihoods.items()},
         "standard_error": {name: _finite(found.standard_error) for name, found in likelihoods.items()},
         "rows": len(data.test),
     }
 
 
-def _finite(value: float) -> float | None:
-    """JSON knows no nan, which is the standard error of a single row."""
-    return value if np.isfinite(value) else None
+def _finite(value: float | None) -> float | None:
+    """JSON knows no nan, the standard error of a single row, and no inf, the likelihood of a row that a model excludes."""
+    return value if value is not None and np.isfinite(value) else None
 
 
 def file_table(files: RunFolder) -> Table:

@@ -50,7 +50,10 @@ def sample(
     trained = restore(run, options.device_of(device))
     conditions = read_context(context, trained.context_features)
     n = _number(n, conditions)
-    samples = draw_samples(trained.model, trained.noisy_levels, n, seed, conditions)
+    try:
+        samples = draw_samples(trained.model, trained.noisy_levels, n, seed, conditions)
+    except MemoryError as error:
+        raise UserError(f"-n: expected samples that fit in memory, found {n}") from error
     if out.suffix == ".png":
         data = trained.data()
         save_figure(out, rows_figure(data, samples, f"{n} samples of {trained.name} on {data.name}"))

@@ -106,9 +106,12 @@ def whole_ranges(rows: int, block_rows: int, dropped: NDArray[np.intp]) -> Range
 
 
 def cut(ranges: Ranges, rows: int) -> list[Ranges]:
-    """Ranges, in order, as groups of that many rows; the last may have fewer. A range on an edge is cut in two."""
+    """Ranges, in order, as groups of that many rows; a range on an edge is cut in two.
+
+    The last may have fewer, or one more: a last row alone joins the group before.
+    """
     ends = np.concatenate([[0], np.diff(ranges).ravel().cumsum()])
-    edges = np.arange(rows, ends[-1], rows)
+    edges = np.arange(rows, ends[-1] - 1, rows)
     starts = np.union1d(ends, edges)
     of = np.searchsorted(ends, starts[:-1], side="right") - 1
     first = ranges[of, 0] + starts[:-1] - ends[of]

@@ -39,7 +39,10 @@ class Source(Protocol):
         """All of it, in order, in pieces that fit in memory."""
 
     def windows(self, rng: np.random.Generator, batch_size: int) -> Sequence[Source]:
-        """All of it in pieces that fit in memory, in an order drawn from `rng`; each but the last of whole batches."""
+        """All of it in pieces that fit in memory, in an order drawn from `rng`; each but the last of whole batches.
+
+        A last row that would be alone joins the piece before, as it joins the batch before.
+        """
 
 
 # What a window takes in memory: 64 times what is read of a file in one piece, so that its rows come from all over it.
@@ -121,7 +124,7 @@ class Part:
         rows = window_rows(self, batch_size)
         if len(self) <= rows:
             return [self]
-        return [Picked(self, index) for index in np.split(rng.permutation(len(self)), range(rows, len(self), rows))]
+        return [Picked(self, index) for index in np.split(rng.permutation(len(self)), range(rows, len(self) - 1, rows))]
 
     def take(self, index: NDArray[np.intp]) -> Part:
         """The rows of these indices."""

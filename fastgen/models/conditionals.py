@@ -33,6 +33,7 @@ class Conditional(ABC):
         outputs: P, what the network puts out per feature.
         inputs: C, the columns of one feature in the network's input.
         discrete: whether log-probabilities are of single values, not densities.
+        levels: of discrete ones, how many values there are: 0, 1, ...; else 0.
         reparameterised: whether samples are differentiable in parameters and context.
     """
 
@@ -50,6 +51,10 @@ class Conditional(ABC):
     @property
     def inputs(self) -> int:
         return self.sampler.inputs
+
+    @property
+    def levels(self) -> int:
+        return 0
 
     @property
     def config(self) -> dict[str, Any]:
@@ -101,6 +106,10 @@ class Bernoulli(Conditional):
     @cached_property
     def sampler(self) -> ConditionalSampler:
         return ConditionalSampler("bernoulli")
+
+    @property
+    def levels(self) -> int:
+        return 2
 
     def log_probs(self, x: Tensor, outputs: Tensor) -> Tensor:
         dtype = accumulator(outputs.dtype)
@@ -204,6 +213,10 @@ class Categorical(Conditional):
     @cached_property
     def sampler(self) -> ConditionalSampler:
         return ConditionalSampler("categorical", self.categories)
+
+    @property
+    def levels(self) -> int:
+        return self.categories
 
     def log_probs(self, x: Tensor, outputs: Tensor) -> Tensor:
         log_probs = outputs.to(accumulator(outputs.dtype)).log_softmax(-1)

@@ -21,6 +21,9 @@ from .planned import Planned
 # identity and a density near the standard one, where gradients are tame, yet no gradient is zero.
 SMALL_START = 0.01
 
+# Far above any that is used: the degrees of more would fill the memory before their weights are asked for.
+LARGEST_WIDTH = 2**20
+
 # Networks in other orders, kept with their plans.
 REORDERED = 64
 
@@ -105,8 +108,8 @@ class MADE(Planned[tuple[NetworkPlan, ...]]):
             "activation": activation_name(activation),
             "order": order if isinstance(order, str) else feature_degrees(order, features, random.Random()).tolist(),
             "hidden_degrees": hidden_degrees,
-            "direct": direct,
-            "residual": residual,
+            "direct": bool(direct),
+            "residual": bool(residual),
             "masks": masks,
             "seed": seed,
         }
@@ -231,6 +234,8 @@ def _check_widths(hidden_features: Sequence[int], residual: bool) -> None:
         raise TypeError(f"hidden_features: expected a sequence of widths, found {hidden_features!r}")
     if any(width < 1 for width in hidden_features):
         raise ValueError(f"hidden_features: expected widths of at least 1, found {tuple(hidden_features)}")
+    if any(width > LARGEST_WIDTH for width in hidden_features):
+        raise ValueError(f"hidden_features: expected widths of at most {LARGEST_WIDTH}, found {tuple(hidden_features)}")
     if residual and len(set(hidden_features)) > 1:
         raise ValueError(f"hidden_features: expected equal widths with residual blocks, found {tuple(hidden_features)}")
 

@@ -39,11 +39,18 @@ def batch_count(rows: int, size: int) -> int:
     return math.ceil(rows / size) - alone
 
 
+def smallest_batch(rows: int, size: int) -> int:
+    """The rows of the smallest of these batches."""
+    others = batch_count(rows, size) - 1
+    last = rows - others * size
+    return min(size, last) if others else last
+
+
 def place(part: Part, like: Tensor) -> Batch:
     """A part as tensors of the device and dtype of `like`."""
 
     def tensor(array: np.ndarray | None) -> Tensor | None:
-        return None if array is None else torch.from_numpy(array).to(like)
+        return None if array is None else torch.from_numpy(np.ascontiguousarray(array)).to(like)
 
     x = tensor(part.rows)
     assert x is not None

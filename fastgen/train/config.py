@@ -11,6 +11,17 @@ PRECISIONS = ("float32", "bfloat16")
 ON_NONFINITE = ("stop", "skip")
 # What may be None, for none.
 OPTIONAL = ("clip_norm", "ema", "seconds")
+WHOLE = ("epochs", "batch_size", "accumulate", "patience", "plateau_patience", "keep", "warmup_steps", "seed")
+NUMBERS = (
+    "learning_rate",
+    "final_rate",
+    "plateau_factor",
+    "weight_decay",
+    "clip_norm",
+    "ema",
+    "seconds",
+    "save_every",
+)
 
 
 @dataclass(frozen=True)
@@ -19,7 +30,8 @@ class TrainConfig:
 
     epochs: passes over the training rows at most.
     batch_size: rows per step of the optimiser.
-    accumulate: pieces a batch's gradient is summed over, for batches that do not fit in memory; changes no result.
+    accumulate: pieces a batch's gradient is summed over, for batches that do not fit in memory. The same result but for
+        rounding, unless the model takes a batch as a whole (a batch normalisation) or has several masks, one per piece.
     learning_rate: of Adam, where the schedule has its maximum.
     schedule: constant; cosine, down to `final_rate` times the learning rate at the last epoch; or plateau, times
         `plateau_factor` after `plateau_patience` epochs without a better validation likelihood.
@@ -35,6 +47,8 @@ class TrainConfig:
     save_every: seconds between states that can be resumed, where there is a run folder.
     keep: states kept, the newest.
     seed: of the order of rows and the noise on them.
+
+    Raises ValueError, naming the setting, for a value of another type or out of its range.
     """
 
     epochs: int = 200
@@ -59,6 +73,9 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self._check(WHOLE, "a whole number", lambda v: isinstance(v, int) and not isinstance(v, bool))
+        self._check(NUMBERS, "a number", lambda v: isinstance(v, (int, float)) and not isinstance(v, bool))
+        self._check(("compile",), "true or false", lambda v: isinstance(v, bool))
         self._check(
             ("epochs", "batch_size", "accumulate", "patience", "plateau_patience", "keep"), "at least 1", lambda v: v >= 1
         )

@@ -66,7 +66,7 @@ def log_likelihood(
     like = next(model.parameters())
     found: list[NDArray[np.float64]] = []
     weights: list[NDArray[np.floating]] = []
-    with torch.no_grad(), _evaluating(model):
+    with torch.no_grad(), evaluating(model):
         for piece in data.held_out(part):
             for batch in place(piece, like).split(EVALUATION_ROWS):
                 found.append(row_log_prob(log_prob_of(model), batch).double().cpu().numpy())
@@ -77,7 +77,8 @@ def log_likelihood(
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside, the model is in evaluation mode."""
     training = model.training
     model.eval()
     try:

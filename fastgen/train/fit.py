@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..data import Dataset, Part
 from ..data.dataset import cuts
+from ..io import FileError
 from .checkpoint import Checkpointer
 from .config import TrainConfig
 from .log import CsvLog
@@ -56,6 +58,11 @@ def fit(
         NonFiniteLoss, Interrupted, FileError: as `train` does.
     """
     config = TrainConfig(**settings)
+    for name, array in (("context", context), ("weight", weight)):
+        if array is not None and isinstance(data, Dataset):
+            raise ValueError(f"{name}: expected None beside a data set, which has its own, found an array")
+    if resume and (run is None or not os.path.isdir(run)):
+        raise FileError(f"run: expected the folder of a run to resume, found {None if run is None else os.fspath(run)!r}")
     dataset = fit_for(model, data if isinstance(data, Dataset) else _dataset(data, context, weight, valid, config.seed))
     if run is None:
         return train(model, dataset, config, observers)
@@ -81,12 +88,20 @@ def _dataset(data: Array, context: Array | None, weight: Array | None, valid: fl
     train_rows, valid_rows, _ = cuts(len(part), seed, valid, 0.0)
     if not 0 < valid < 1 or len(valid_rows) == 0 or len(train_rows) == 0:
         raise ValueError(f"valid: expected a fraction that leaves rows on both sides of {len(part)}, found {valid}")
-    held_out = part.take(valid_rows)
-    return Dataset("rows", seed, part.take(train_rows), held_out, held_out)
+    train_part, held_out = part.take(train_rows), part.take(valid_rows)
+    for found in (train_part, held_out):
+        if found.weight is not None and not found.weight.any():
+            raise ValueError(f"weight: expected some above 0 on both sides of a split of {len(part)} rows, found 0 only")
+    return Dataset("rows", seed, train_part, held_out, held_out)
 
 
 def _floating(array: Array) -> NDArray[Any]:
-    numbers = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
+    if isinstance(array, Tensor):
+        # NumPy has no bfloat16.
+        array = (array.float() if array.dtype == torch.bfloat16 else array).detach().cpu().numpy()
+    numbers = np.asarray(array)
+    if numbers.dtype.kind not in "biuf":
+        raise TypeError(f"data: expected real numbers, found {numbers.dtype}")
     return numbers if numbers.dtype in (np.float32, np.float64) else numbers.astype(np.float32)
 
 

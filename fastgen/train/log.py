@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Sequence
 from io import StringIO
@@ -45,6 +46,8 @@ def read_log(path: str | os.PathLike[str]) -> list[Epoch]:
             records = []
             for line, (epoch, step, train, valid, rate, seconds, skipped) in enumerate(lines, 2):  # noqa: B007
                 nats = float(train), float(valid)
+                if not all(map(math.isfinite, nats)):
+                    raise ValueError("one that is not finite")
                 records.append(Epoch(int(epoch), int(step), *nats, float(rate), float(seconds), int(skipped)))
             return records
     except FileError:

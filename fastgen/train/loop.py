@@ -9,12 +9,15 @@ import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from .. import io
 from ..data import Dataset
+from ..data.dataset import PARTS
 from .average import Average
 from .batches import batch_count, epoch_batches
 from .config import TrainConfig
@@ -27,6 +30,7 @@ from .run import RunFolder
 from .schedule import Schedule
 from .state import State, grouped, load_optimizer, load_state, optimizer_tensors, save_state
 from .step import Step
+from .trainable import expect_trainable
 
 # Steps between looks at whether one was left out, on devices where looking means waiting.
 STEPS_BETWEEN_LOOKS = 50
@@ -44,10 +48,10 @@ def train(
     run: RunFolder | None = None,
     resume: bool = False,
 ) -> list[Epoch]:
-    """Maximises the mean log_prob of `data.train`, and leaves the weights in `model` that were best on `data.valid`.
+    """Maximises the mean log_prob of `data.train`, and leaves in `model` the weights that were best on `data.valid`.
 
-    Stops after `config.epochs`, `config.seconds`, or `config.patience` epochs without a better validation likelihood. The
-    same seed, weights, build and thread count give the same bits, resumed or not.
+    The model is in evaluation mode then. Stops after `config.epochs`, `config.seconds`, or `config.patience` epochs without a
+    better validation likelihood. The same seed, weights, build and thread count give the same bits, resumed or not.
 
     Args:
         model: log_prob(x), or log_prob(x, context) where the data has one, gives nats per row, (n, features) -> (n,),
@@ -64,7 +68,7 @@ def train(
         NonFiniteLoss: naming the step and the term; the model keeps the best weights so far, if any epoch ended well.
         Interrupted: by Ctrl-C or SIGTERM, after the step that ran and the writing of a state; the model keeps the best.
         FileError: a file of the run cannot be written, or no state can be resumed.
-        ValueError: other settings or other data than those of the run that is resumed.
+        ValueError: what `expect_trainable` raises; other settings or other data than those of the run that is resumed.
     """
     with requests() as request:
         loop = _Loop(model, data, config, observers, run, request)
@@ -93,6 +97,7 @@ class _Loop:
         run: RunFolder | None,
         request: Request,
     ) -> None:
+        expect_trainable(model, data, config)
         self.model, self.data, self.config = model, data, config
         self.observers, self.run, self.request = observers, run, request
         self.steps_per_epoch = batch_count(len(data.train), config.batch_size)
@@ -107,6 +112,10 @@ class _Loop:
         self.records: list[Epoch] = []
         self.before, self.start = 0.0, time.perf_counter()
         self.saved_at = time.monotonic()
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        return fingerprint(self.data)
 
     @property
     def step(self) -> int:
@@ -132,6 +141,7 @@ class _Loop:
     def keep_best(self) -> None:
         if self.best is not None:
             self.model.load_state_dict(self.best.state)
+        self.model.eval()
 
     @property
     def exhausted(self) -> bool:
@@ -186,7 +196,8 @@ class _Loop:
 
     def advice(self) -> str:
         config = self.config
-        return f"lower learning_rate ({config.learning_rate}) or clip_norm ({config.clip_norm}), or set on_nonfinite to skip"
+        advice = f"lower learning_rate ({config.learning_rate}) or clip_norm ({config.clip_norm})"
+        return advice if config.on_nonfinite == "skip" else f"{advice}, or set on_nonfinite to skip"
 
     def fitted(self) -> tuple[float, int]:
         """The log-likelihood of the training rows as they came, in nats per dimension, and the steps left out."""
@@ -199,12 +210,14 @@ class _Loop:
     def validate(self) -> float:
         try:
             with self.averaged():
-                valid = log_likelihood(self.model, self.data, "valid", check=self.leave).mean / self.data.features
+                found = log_likelihood(self.model, self.data, "valid", check=self.leave)
         except _AskedToStop:
             self.pause()
-        if not math.isfinite(valid):
-            raise NonFiniteLoss(f"epoch {self.number}: the valid log-likelihood is {valid}; {self.advice()}")
-        return valid
+        # Steps can be skipped, weights that validation rows are impossible under cannot.
+        if not math.isfinite(found.mean):
+            rows = f"log_prob is not finite in {int((~np.isfinite(found.per_row)).sum())} of {len(found)} rows"
+            raise NonFiniteLoss(f"epoch {self.number}: the valid log-likelihood is {found.mean}: {rows}; {self.advice()}")
+        return found.mean / self.data.features
 
     def leave(self) -> None:
         """Ends an evaluation where a signal asked for it. The state is written outside, where the weights are the run's own."""
@@ -246,7 +259,7 @@ class _Loop:
             "schedule": self.schedule.state(),
             "random": others,
             "training": asdict(self.config),
-            "data": fingerprint(self.data),
+            "data": self.fingerprint,
         }
         tensors = grouped(
             model=self.model.state_dict(),
@@ -267,17 +280,20 @@ class _Loop:
         self.check(state.description)
         try:
             self.restore(state)
-        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
             raise io.FileError(f"{self.run.folder}: expected a state of this model, found: {error}") from error
 
     def check(self, found: Any) -> None:
-        free = resumable(self.config)
+        assert self.run is not None
+        training, free = found.get("training"), resumable(self.config)
+        if not isinstance(training, dict) or "data" not in found:
+            raise io.FileError(f"{self.run.folder}: expected a state with the settings and the data of its run, found none")
         for name, value in asdict(self.config).items():
-            before = found["training"].get(name)
+            before = training.get(name)
             if name not in free and value != before:
                 raise ValueError(f"{name}: expected {before!r}, with which the run began, found {value!r}")
-        if (now := fingerprint(self.data)) != found["data"]:
-            raise ValueError(f"data: expected that of the run that is resumed, {found['data']}, found {now}")
+        if self.fingerprint != found["data"]:
+            raise ValueError(f"data: expected that of the run that is resumed, {found['data']}, found {self.fingerprint}")
 
     def restore(self, state: State) -> None:
         self.model.load_state_dict({name: t.to(self.device) for name, t in state.group("model").items()})
@@ -293,21 +309,25 @@ class _Loop:
         self.schedule.load(found["schedule"])
         if found["best"] is not None:
             best = Epoch(*found["best"])
-            record = next(r for r in self.records if r == best)
+            record = self.records[self.records.index(best)]
             self.best = Best(record, {name: t.to(self.device) for name, t in state.group("best").items()})
         restore_random_states(self.device, state.group("random"), found["random"])
 
 
 def fingerprint(data: Dataset) -> dict[str, Any]:
-    """What tells one data set from another: its sizes, its split and a digest of its first training rows."""
-    first = next(data.train.chunks())
+    """What tells one data set from another: its sizes, its split and a digest of the rows of each part that are read first."""
+    digest = hashlib.sha256()
+    for name in PARTS:
+        first = next(getattr(data, name).chunks())
+        for array in (first.rows, first.context, first.weight):
+            digest.update(b"" if array is None else np.ascontiguousarray(array).data.cast("B"))
     return {
         "name": data.name,
         "seed": data.seed,
         "rows": [len(data.train), len(data.valid), len(data.test)],
         "features": data.features,
         "context_features": data.context_features,
-        "digest": hashlib.sha256(first.rows[:4096].tobytes()).hexdigest()[:16],
+        "digest": digest.hexdigest()[:16],
     }
 
 

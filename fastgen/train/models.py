@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..data import Dataset
 from ..flows import IAF, MAF, Flow, Logit, Standardise, Transform, UnitInterval
-from ..models import FVSBN, BernoulliMADE, CategoricalMADE, GaussianAutoregressive, GaussianMADE, MAFMoG, MixtureMADE
+from ..models import (
+    FVSBN,
+    AutoregressiveDensity,
+    BernoulliMADE,
+    CategoricalMADE,
+    GaussianAutoregressive,
+    GaussianMADE,
+    MAFMoG,
+    MixtureMADE,
+)
 
 MODELS: dict[str, type[nn.Module]] = {
     "maf": MAF,
@@ -51,8 +61,27 @@ def _contexts(data: Dataset) -> Iterator[Tensor]:
 
 
 def fit_for(model: nn.Module, data: Dataset) -> Dataset:
-    """The data set as `model` is trained on it: levels with noise for densities, without for probabilities."""
-    return data.discrete() if getattr(model, "discrete", False) else data
+    """The data set as `model` is trained on it: levels with noise for densities, without for probabilities.
+
+    Raises ValueError where probabilities are of fewer levels than the rows have.
+    """
+    if not getattr(model, "discrete", False):
+        return data
+    if isinstance(model, AutoregressiveDensity):
+        _expect_levels(data, model)
+    return data.discrete()
+
+
+def _expect_levels(data: Dataset, model: AutoregressiveDensity) -> None:
+    levels = model.conditional.levels
+    if data.levels is not None and data.levels <= levels:
+        return
+    for part in (data.train, data.valid, data.test):
+        for rows in (chunk.rows for chunk in part.chunks()):
+            bad = (rows < 0) | (rows > levels - 1) | (rows != np.rint(rows))
+            if bad.any():
+                expected = f"whole numbers from 0 to {levels - 1} for {type(model).__name__}"
+                raise ValueError(f"data: expected {expected}, found {rows[bad][0]:.9g} in {data.name}")
 
 
 def _levels(name: str, data: Dataset) -> dict[str, int]:

@@ -160,18 +160,23 @@ def _draw_density(ax: Axes, data: Dataset, log_prob: LogProb) -> None:
 def _draw_curve(ax: Axes, records: Sequence[Epoch], levels: Mapping[str, float]) -> None:
     epochs = [r.epoch for r in records]
     best = max(records, key=lambda r: r.valid)
-    ax.plot(epochs, [r.train for r in records], color="tab:blue", linewidth=1.2, label="train")
+    # A line through one point does not show.
+    marker = "." if len(records) == 1 else None
+    ax.plot(epochs, [r.train for r in records], color="tab:blue", linewidth=1.2, marker=marker, label="train")
     ax.plot(epochs, [r.valid for r in records], color="tab:orange", linewidth=1.6, label="valid")
     ax.plot(best.epoch, best.valid, "o", color="tab:orange", markersize=5, label=f"best: epoch {best.epoch}")
+    highest = max(levels, key=lambda name: levels[name], default=None)
     for name, nats in levels.items():
         ax.axhline(nats, color="0.35", linestyle="--", linewidth=1.2, label=f"_{name}")
-        ax.annotate(name, (0.985, nats), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color="0.25")
+        # The label of the highest above its line, others below theirs: lines close to each other leave both to be read.
+        side = "bottom" if name == highest else "top"
+        ax.annotate(name, (0.985, nats), xycoords=("axes fraction", "data"), ha="right", va=side, fontsize=8, color="0.25")
     shown = [best.valid, max(r.train for r in records), *levels.values()]
     margin = 0.08 * (max(shown) - min(shown)) + 1e-3
     # The first epochs of an untrained model would flatten everything after them.
     ax.set_ylim(min(shown) - margin, max(shown) + margin)
     ax.set_xlabel("epoch")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_ylabel("log-likelihood, nats per dimension")
     ax.grid(alpha=0.25)
     ax.legend(fontsize=8, loc="best")

@@ -24,8 +24,8 @@ class TensorBoard(Observer):
         self.folder, self._writer = os.fspath(folder), SummaryWriter
 
     def start(self, plan: Plan, records: Sequence[Epoch], best: Best | None) -> None:
-        # What a run wrote after the state it is resumed from is written anew.
-        self._events = self._writer(self.folder, purge_step=plan.done)
+        # What a run wrote after the state it is resumed from is written anew; the epoch that ended with it is not.
+        self._events = self._writer(self.folder, purge_step=plan.done + 1)
 
     def epoch(self, record: Epoch, best: Best) -> None:
         for name in ("train", "valid", "rate", "skipped"):

@@ -118,6 +118,11 @@ BAD_OPTIONS = [
     (["train", "maf", "--set", "epoch=2"], "--set epoch: expected a known key; did you mean epochs?"),
     (["train", "maf", "--set", "hidden_features=[8,"], "[model] hidden_features: expected a list, each of it a whole number"),
     (["train", "maf", "--set", "transforms=0"], "maf: transforms: expected at least 1, found 0"),
+    (
+        ["train", "maf", "--data", "moons", "--set", "batch_norm=true", "--set", "batch_size=1"],
+        "maf: batch_size: expected at least 2 rows at a time for a batch normalisation, found 1",
+    ),
+    (["train", "maf", "--set", "hidden_features=[1000000000]"], "maf: hidden_features: expected widths of at most 1048576"),
     (["train", "maf", "--set", "learning_rate=nan"], "[training] learning_rate: expected a finite number, found nan"),
     (["train", "maf", "--set", "model.name=vae"], "--set model.name=vae: [model] name: expected one of maf"),
     (["train", "maf", "--on-nonfinite", "ignore"], "--on-nonfinite: [training] on_nonfinite: expected one of stop, skip"),
@@ -207,6 +212,56 @@ def test_a_run_that_diverges_says_so(tmp_path, capsys):
     err = _fails(capsys, 1, "train", "maf", "--data", "moons", "--out", tmp_path / "x", *TINY, "--set", "learning_rate=1e38")
     assert re.search(r"step \d+ \(epoch 1\): .* finite.*; lower learning_rate", err)
     assert not (tmp_path / "x" / "checkpoint.safetensors").exists()
+
+
+def test_a_batch_norm_is_trained_and_drawn(tmp_path):
+    options = ["--set", "batch_norm=true", "--set", "ema=0.9"]
+    assert cli.run(["train", "maf", "--data", "moons", "--out", str(tmp_path / "x"), *TINY, *options]) == 0
+    assert (tmp_path / "x" / "summary.png").exists() and (tmp_path / "x" / "result.json").exists()
+
+
+def test_test_rows_that_a_model_excludes_are_no_number_in_the_result(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(200, 2)).clip(-2, 2)
+    np.savez(tmp_path / "x.npz", train=rows, valid=rows[:50], test=np.full((3, 2), 40.0))
+    base = 'base={base = "Uniform", low = -20, high = 20}'
+    data, out = str(tmp_path / "x.npz"), str(tmp_path / "x")
+    assert cli.run(["train", "maf", "--data", data, "--out", out, *TINY, "--set", base]) == 0
+    assert json.loads((tmp_path / "x" / "result.json").read_text())["nats_per_row"]["MAF"] is None
+
+
+def test_eval_of_probabilities_on_rows_of_other_levels(tmp_path, capsys):
+    coins = np.random.default_rng(0).integers(0, 2, (200, 2))
+    np.savez(tmp_path / "coins.npz", x=coins)
+    np.savez(tmp_path / "halves.npz", x=coins / 2)
+    out = str(tmp_path / "x")
+    train = ["train", "bernoulli-made", "--data", str(tmp_path / "coins.npz"), "--out", out]
+    assert cli.run([*train, "--set", "epochs=1", "--set", "hidden_features=8"]) == 0
+    err = _fails(capsys, 2, "eval", out, "--data", tmp_path / "halves.npz")
+    assert "halves.npz: data: expected whole numbers from 0 to 1 for BernoulliMADE, found 0.5" in err
+
+
+def test_more_samples_than_memory_holds(trained, tmp_path, capsys):
+    err = _fails(capsys, 2, "sample", trained, "-n", 10**15, "--out", tmp_path / "x.npy")
+    assert "-n: expected samples that fit in memory, found 1000000000000000" in err and not list(tmp_path.iterdir())
+
+
+def test_samples_in_pieces(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("fastgen.cli.draw.SAMPLED_ROWS", 7)
+    assert cli.run(["sample", str(trained), "-n", "20", "--out", str(tmp_path / "x.npy")]) == 0
+    samples = np.load(tmp_path / "x.npy")
+    assert samples.shape == (20, 2) and len(np.unique(samples, axis=0)) == 20
+
+
+def test_a_picture_of_no_epoch(trained, tmp_path, capsys):
+    for name in ("log.csv", "checkpoint.safetensors"):
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    header, first = (tmp_path / "log.csv").read_text().splitlines()[:2]
+    for lines, message in (
+        ([header], "log.csv: expected a finished epoch, found none"),
+        ([header, first, "2,3,nan,1,1,1,0"], "log.csv: expected 7 numbers in line 3, found: one that is not finite"),
+    ):
+        (tmp_path / "log.csv").write_text("\n".join(lines))
+        assert message in _fails(capsys, 2, "plot", tmp_path)
 
 
 def test_describe_tells_what_would_be_trained_on(tmp_path, capsys):

@@ -88,6 +88,12 @@ def _drop_model(description, state):
     [
         (_drop_model, "expected a model of maf, .*, found None"),
         (lambda d, s: d.update(format=1), "expected a checkpoint of format 2, found 1"),
+        (lambda d, s: d["model"].update(name=["maf"]), "expected a model of maf, .*, found "),
+        # Sizes that no memory holds, refused before any is taken.
+        (lambda d, s: d["model"]["config"].update(transforms=10**30), ".* found: transforms: expected a size"),
+        (lambda d, s: d["model"]["config"].update(features=10**30), ".* found: features: expected a size"),
+        (lambda d, s: d["model"]["config"].update(hidden_features=[10**9] * 2), ".* found: hidden_features: expected a size"),
+        (lambda d, s: d["model"]["config"].update(embedding={"features": 10**9}), ".* found: features: expected a size"),
         (lambda d, s: d["model"].update(name="vae"), "expected a model of maf, .*, found 'vae'"),
         (lambda d, s: d["model"].pop("config"), "expected the numbers and the config of a maf"),
         (lambda d, s: d["model"]["config"].update(features=3), "expected the numbers and the config of a maf"),

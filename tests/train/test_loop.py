@@ -130,8 +130,8 @@ class Diverges(Diagonal):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_with_the_best_weights(bad, tmp_path):
-    # 300 rows are 2 steps and 1 evaluation an epoch: the second epoch's first step is the fourth call.
-    model, finished = Diverges(bad, at=4), []
+    # A look at two rows, then 2 steps and 1 evaluation an epoch of 300: the second epoch's first step is the fifth call.
+    model, finished = Diverges(bad, at=5), []
 
     class Watch(Observer):
         def epoch(self, record, best):
@@ -150,7 +150,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_best_weights(bad, tmp_path):
 
 def test_a_validation_likelihood_that_is_not_finite_stops_too():
     with pytest.raises(NonFiniteLoss, match="epoch 1: the valid log-likelihood is nan"):
-        train(Diverges(math.nan, at=3), shifted(), TrainConfig(epochs=5, batch_size=150))
+        train(Diverges(math.nan, at=4), shifted(), TrainConfig(epochs=5, batch_size=150))
 
 
 class Sometimes(Diagonal):
