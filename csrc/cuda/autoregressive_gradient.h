@@ -140,7 +140,7 @@ class TileGradient : TileWalk<Block, T, R> {
     const auto add_grad = [&](int, T sum) { grad_[(i - first_) * R + row] += sum; };
     own_sums(0, i, i + 1, reading(0, i + 1), units_of(0, end_), add_grad);
     if (net_.direct) own_sums(net_.count, i, i + 1, kOutputs * (i + 1), kOutputs * end_, add_grad);
-    block_.sync_warp();
+    // The lane that has the sums goes on.
     if (Walk::own_share() == 0) feature(i, row);
     block_.sync_warp();
     for (int l = last_ - 1; l >= 0; --l) {

@@ -12,7 +12,7 @@ namespace fastgen::cuda {
 namespace {
 
 template <int R, bool kInShared, class Call>
-__global__ void __launch_bounds__(kThreads, R == 8 && sizeof(typename Call::Value) == 4 ? 2 : 1)
+__global__ void __launch_bounds__(kThreads, R == 8 && kInShared && sizeof(typename Call::Value) == 4 ? 2 : 1)
     autoregressive_tiles(const __grid_constant__ Call a, typename Call::Value* scratch) {
   extern __shared__ __align__(kAlignment) unsigned char shared[];
   Block block;
@@ -30,15 +30,27 @@ int attribute(cudaDeviceAttr name) {
   return value;
 }
 
-// Calls f with the constant of a tile's rows, at most those of T.
+// Whether tiles of so many rows are compiled: float64 and states in global memory are rare.
 template <class T>
-constexpr int kMostRows = sizeof(T) == 4 ? 32 : 16;
-template <class T, class F>
-auto dispatch_rows(int rows, const F& f) {
-  if constexpr (kMostRows<T> == 32)
-    if (rows == 32) return f(std::integral_constant<int, 32>{});
-  if (rows == 16) return f(std::integral_constant<int, 16>{});
-  return f(std::integral_constant<int, 8>{});
+constexpr bool is_made(int rows, bool in_shared) {
+  return rows == 8 || (sizeof(T) == 4 && (rows == 32 || in_shared));
+}
+
+// Calls f with the constants of a tile; returns its default where there is no such tile.
+template <class Result, class T, class F>
+Result dispatch_tile(int rows, bool in_shared, const F& f) {
+  const auto at = [&](auto r) -> Result {
+    using Shared = std::true_type;
+    using Global = std::false_type;
+    if constexpr (is_made<T>(r, true))
+      if (in_shared) return f(r, Shared{});
+    if constexpr (is_made<T>(r, false))
+      if (!in_shared) return f(r, Global{});
+    return Result();
+  };
+  if (rows == 32) return at(std::integral_constant<int, 32>{});
+  if (rows == 16) return at(std::integral_constant<int, 16>{});
+  return at(std::integral_constant<int, 8>{});
 }
 
 // The most rows a tile that leave no multiprocessor idle, in shared memory where any tile's state fits.
@@ -49,8 +61,11 @@ Tiling choose(const Call& a) {
   const int64_t room = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   for (const bool in_shared : {true, false}) {
     Tiling best{};
-    for (int rows = kMostRows<T>; rows >= 8; rows /= 2) {
-      if (dispatch_rows<T>(rows, [&](auto r) { return shared_bytes<Block, r>(a, in_shared); }) > room) continue;
+    for (const int rows : {32, 16, 8}) {
+      if (!is_made<T>(rows, in_shared)) continue;
+      const auto bytes =
+          dispatch_tile<int64_t, T>(rows, in_shared, [&](auto r, auto s) { return shared_bytes<Block, r>(a, s); });
+      if (bytes > room) continue;
       const int64_t tiles = (a.rows + rows - 1) / rows, blocks = in_shared || tiles < processors ? tiles : processors;
       best = {rows, in_shared, blocks, in_shared ? 0 : blocks * rows * a.units};
       if (4 * tiles >= 3 * processors) break;
@@ -62,9 +77,9 @@ Tiling choose(const Call& a) {
 
 template <class Call>
 void launch(const Call& a, const Tiling& tiling, typename Call::Value* scratch, void* stream) {
-  dispatch_rows<typename Call::Value>(tiling.rows, [&](auto r) {
-    const auto kernel = tiling.in_shared ? autoregressive_tiles<r, true, Call> : autoregressive_tiles<r, false, Call>;
-    const int bytes = static_cast<int>(shared_bytes<Block, r>(a, tiling.in_shared));
+  dispatch_tile<void, typename Call::Value>(tiling.rows, tiling.in_shared, [&](auto r, auto s) {
+    const auto kernel = autoregressive_tiles<r, s, Call>;
+    const int bytes = static_cast<int>(shared_bytes<Block, r>(a, s));
     expect_success(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
     kernel<<<static_cast<unsigned>(tiling.blocks), kThreads, bytes, static_cast<cudaStream_t>(stream)>>>(a, scratch);
     expect_success(cudaGetLastError());

@@ -31,7 +31,6 @@ class TileSolver : TileWalk<Block, T, R> {
   FASTGEN_DEVICE void solve(int64_t first_row, int rows) {
     first_row_ = first_row;
     rows_ = rows;
-    block_.sync();  // the tile before has been stored
     if (block_.thread() < R) totals_[block_.thread()] = 0;
     for (int b = 0, first = 0; b < net_.blocks; ++b) {
       const int end = read(net_.ends + b);

@@ -70,15 +70,16 @@ def make_plan(
 
 def make_network_plan(network: MaskedNetwork, device: torch.device | str = "cpu") -> NetworkPlan:
     """The plans of a network's layers, then of its direct connections where it has any, and on a CUDA device its walk."""
-
-    def plan(inputs: tuple[int, ...], outputs: tuple[int, ...], strict: bool) -> LinearPlan:
-        degrees = (torch.tensor(values, device="cpu") for values in (inputs, outputs))
-        return make_plan(*degrees, strict=strict)
-
-    plans = [plan(layer.in_degrees, layer.out_degrees, layer.strict) for layer in network.layers]
+    masks = [(layer.in_degrees, layer.out_degrees, layer.strict) for layer in network.layers]
     if network.direct:
-        plans.append(plan(network.layers[0].in_degrees, network.layers[-1].out_degrees, True))
+        masks.append((network.layers[0].in_degrees, network.layers[-1].out_degrees, True))
+
+    def plans(device: torch.device | str) -> tuple[LinearPlan, ...]:
+        return tuple(
+            make_plan(*(torch.tensor(d, device="cpu") for d in degrees), strict=strict, device=device)
+            for *degrees, strict in masks
+        )
+
     if torch.device(device).type != "cuda":
-        return tuple(plans)
-    walk = make_walk(network, [p.prefix for p in plans], device)
-    return (*(LinearPlan(*(t if t is None else t.to(device) for t in p)) for p in plans), walk)
+        return plans(device)
+    return (*plans(device), make_walk(network, [plan.prefix for plan in plans("cpu")], device))

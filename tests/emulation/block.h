@@ -1,5 +1,6 @@
-// A block of threads on the CPU: every thread a fiber that runs until it waits at a barrier. An order in which waiting threads
-// go on can be chosen: what changes with it lacks a barrier. A barrier that some threads never reach raises.
+// A block of threads on the CPU: every thread a fiber that runs until it waits at a barrier, every warp as far ahead of the
+// others as the barriers let it. An order in which waiting threads go on can be chosen: what changes with it lacks a barrier. A
+// barrier that some threads never reach raises.
 #pragma once
 
 #include <setjmp.h>
@@ -32,7 +33,7 @@ class EmulatedBlock {
       fiber.context.uc_stack.ss_size = kStack;
       makecontext(&fiber.context, reinterpret_cast<void (*)()>(&enter), 0);
     }
-    while (step()) release();
+    while (step()) continue;
   }
 
   int thread() const { return current_; }
@@ -80,35 +81,42 @@ class EmulatedBlock {
     setcontext(&fiber.context);
   }
 
-  // Runs every thread that waits for nothing; false once all are done.
+  // 0, 1, ..., n - 1, in the order in which threads go on.
+  std::vector<int> ordered(int n) {
+    std::vector<int> numbers(n);
+    std::iota(numbers.begin(), numbers.end(), 0);
+    if (order_ == Order::backward) std::reverse(numbers.begin(), numbers.end());
+    if (order_ == Order::random) std::shuffle(numbers.begin(), numbers.end(), random_);
+    return numbers;
+  }
+
+  // Runs one warp after the other, each as far as it comes without the others; false once all are done.
   bool step() {
-    std::vector<int> threads(kThreads);
-    std::iota(threads.begin(), threads.end(), 0);
-    if (order_ == Order::backward) std::reverse(threads.begin(), threads.end());
-    if (order_ == Order::random) std::shuffle(threads.begin(), threads.end(), random_);
-    for (const int t : threads) {
-      if (fibers_[t].waits != Waits::nothing) continue;
-      current_ = t;
-      running_ = this;
-      resume(fibers_[t]);
+    for (const int w : ordered(kWarps)) {
+      Fiber* const warp = &fibers_[w * kWarp];
+      do {
+        for (const int lane : ordered(kWarp)) {
+          if (warp[lane].waits != Waits::nothing) continue;
+          current_ = w * kWarp + lane;
+          running_ = this;
+          resume(warp[lane]);
+        }
+      } while (release(warp, kWarp, Waits::warp));
     }
-    return !all(0, kThreads, Waits::done);
+    if (release(fibers_.data(), kThreads, Waits::block)) return true;
+    if (all(fibers_.data(), kThreads, Waits::done)) return false;
+    throw std::runtime_error("a barrier that some threads do not reach");
   }
 
-  bool all(int begin, int end, Waits what) const {
-    return std::all_of(fibers_.begin() + begin, fibers_.begin() + end, [&](const Fiber& f) { return f.waits == what; });
+  static bool all(const Fiber* fibers, int n, Waits what) {
+    return std::all_of(fibers, fibers + n, [&](const Fiber& f) { return f.waits == what; });
   }
 
-  void release() {
-    bool released = all(0, kThreads, Waits::block);
-    if (released)
-      for (Fiber& fiber : fibers_) fiber.waits = Waits::nothing;
-    for (int w = 0; w < kThreads; w += kWarp) {
-      if (!all(w, w + kWarp, Waits::warp)) continue;
-      for (int t = w; t < w + kWarp; ++t) fibers_[t].waits = Waits::nothing;
-      released = true;
-    }
-    if (!released) throw std::runtime_error("a barrier that some threads do not reach");
+  // Lets those go on that wait for each other; false while one is missing.
+  static bool release(Fiber* fibers, int n, Waits what) {
+    if (!all(fibers, n, what)) return false;
+    for (int i = 0; i < n; ++i) fibers[i].waits = Waits::nothing;
+    return true;
   }
 
   static inline thread_local EmulatedBlock* running_ = nullptr;
