@@ -52,7 +52,8 @@ ROWS = (
     Trained("mushrooms.npz", "MADE, 1 mask", "mushrooms", paper=-9.68),
     Trained("mushrooms.npz", "MADE, 32 masks", "mushrooms", MASKS),
     Trained("nips.npz", "MADE, 1 mask", "nips", paper=-280.25),
-    Trained("nips.npz", "MADE, 32 masks", "nips", MASKS),
+    # The masks themselves keep the network from learning the rows by heart: it needs less decay, and no average.
+    Trained("nips.npz", "MADE, 32 masks", "nips", (*MASKS, "training.weight_decay=1.0", "training.ema=none")),
 )
 BASELINE = {"digits": "full-covariance Gaussian", "patches": "full-covariance Gaussian"}
 INDEPENDENT = "independent features"
