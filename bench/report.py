@@ -74,7 +74,7 @@ def _ratio(row: Row) -> str:
 
 
 def _target(row: Row) -> str:
-    return "" if row.target is None else f"{row.target:g} {'reached' if row.reached else 'missed'}"
+    return "" if row.target is None else f"{row.target:.3g} {'reached' if row.reached else 'missed'}"
 
 
 def write(path: Path, run: dict[str, Any], rows: Sequence[Row]) -> None:
@@ -113,7 +113,8 @@ def _markdown_table(rows: Iterable[Row], usual: str | None) -> str:
             what = f"{operation} {mode}" + (f" ({instructions})" if instructions != usual else "")
             value = f"{_number(ours.value)} {_UNITS[ours.quantity]}"
             ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-            lines.append(f"| {what} | {shape} | {value} | {row.candidate} | {ratio} | {row.target or ''} |")
+            target = "" if row.target is None else f"{row.target:.3g}"
+            lines.append(f"| {what} | {shape} | {value} | {row.candidate} | {ratio} | {target} |")
     return "\n".join(lines)
 
 
