@@ -31,7 +31,10 @@ def dequantise(pixels: Tensor, generator: torch.Generator | None = None) -> Tens
         The pixels' shape and dtype, torch's default dtype for integers.
     """
     dtype = pixels.dtype if pixels.is_floating_point() else torch.get_default_dtype()
-    return pixels + torch.rand(pixels.shape, dtype=dtype, device=pixels.device, generator=generator)
+    levels = pixels.to(dtype)
+    noisy = levels + torch.rand(pixels.shape, dtype=dtype, device=pixels.device, generator=generator)
+    # The sum may round up to the next level.
+    return torch.minimum(noisy, torch.nextafter(levels + 1, levels))
 
 
 class UnitInterval(Transform):

@@ -125,8 +125,7 @@ class AutoregressiveDensity(nn.Module):
 
         generator: where the samples are drawn from, on the device of the model; None: torch's own.
         """
-        y, _ = self._sample(n, context, self.made.context_terms(context), generator, mask)
-        return y if self.preprocess is None else self.preprocess.inverse(y)[0]
+        return self._draw(n, context, generator, mask)
 
     def rsample(
         self,
@@ -142,6 +141,11 @@ class AutoregressiveDensity(nn.Module):
         """
         if not self.conditional.reparameterised:
             raise NotImplementedError(f"rsample: samples of {type(self.conditional).__name__} conditionals have no gradient")
+        return self._draw(n, context, generator, mask)
+
+    def _draw(
+        self, n: int | Sequence[int], context: Tensor | None, generator: torch.Generator | None, mask: int | None
+    ) -> Tensor:
         y, _ = self._sample(n, context, self.made.context_terms(context), generator, mask)
         return y if self.preprocess is None else self.preprocess.inverse(y)[0]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import backends
-from .masked_mlp import evaluate
+from .masked_mlp import Spec, evaluate
 
 Tensors = Sequence[Tensor | None]
 
@@ -23,20 +24,14 @@ def _stream(t: Tensor) -> int:
 
 
 def forward(
+    v: Tensor,
+    total: Tensor,
     w: Tensor,
     params: Tensors,
     context_terms: Tensor | None,
     log_det: Tensor | None,
     plan: Tensors,
-    activations: Sequence[str],
-    residuals: Sequence[int],
-    direct: bool,
-    divide: bool,
-    kind: int,
-    first: float,
-    second: float,
-    v: Tensor,
-    total: Tensor,
+    *described: Any,
 ) -> None:
     """The solution into v (B, D), and into total (B,) its log_det."""
     *layers, walk = plan
@@ -44,23 +39,7 @@ def forward(
     w, context_terms, *params = _upcast(w, context_terms, *params)  # type: ignore[assignment]
     with torch.cuda.device_of(w):
         backends.compiled().autoregressive_inverse_cuda_forward(
-            w,
-            params,
-            context_terms,
-            log_det,
-            layers,
-            walk,
-            activations,
-            residuals,
-            direct,
-            divide,
-            kind,
-            first,
-            second,
-            solution,
-            total,
-            w.new_empty,
-            _stream(w),
+            w, params, context_terms, log_det, layers, walk, *described, solution, total, w.new_empty, _stream(w)
         )
     if solution is not v:
         v.copy_(solution)
@@ -73,47 +52,22 @@ def backward(
     v: Tensor,
     params: Tensors,
     context_terms: Tensor | None,
-    plan: Tensors,
-    activations: Sequence[str],
-    residuals: Sequence[int],
-    direct: bool,
-    divide: bool,
-    kind: int,
-    first: float,
-    second: float,
     needs: Sequence[bool],
+    plan: Tensors,
+    *described: Any,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """The gradients of w, of the context's terms and of every parameter; of no elements where one is not needed."""
     *layers, walk = plan
-    dtype = w.dtype
+    dtype, spec = w.dtype, Spec(*described[: len(Spec._fields)])
     grad_v, w, v, context_terms, *params = _upcast(grad_v, w, v, context_terms, *params)  # type: ignore[assignment]
-    y, saved = evaluate(v, params, context_terms, layers, activations, residuals, direct, True)
+    y, saved = evaluate(v, params, context_terms, layers, *spec, True)
     gw, deltas = torch.empty_like(v), v.new_empty(saved.numel() + y.numel())
     with torch.cuda.device_of(w):
         backends.compiled().autoregressive_inverse_cuda_backward(
-            grad_v,
-            grad_log_det,
-            w,
-            v,
-            y,
-            saved,
-            params,
-            layers,
-            walk,
-            activations,
-            residuals,
-            direct,
-            divide,
-            kind,
-            first,
-            second,
-            gw,
-            deltas,
-            w.new_empty,
-            _stream(w),
+            grad_v, grad_log_det, w, v, y, saved, params, layers, walk, *described, gw, deltas, w.new_empty, _stream(w)
         )
     gc, gparams = backends.kernels("masked_mlp").parameter_gradients(
-        deltas, v, params, saved, layers, activations, direct, needs[1:]
+        deltas, v, params, saved, layers, spec.activations, spec.direct, needs[1:]
     )
     gw = gw if needs[0] else gw.new_empty(0)
     return gw.to(dtype), gc.to(dtype), [g.to(dtype) for g in gparams]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,42 +34,23 @@ class Univariate(NamedTuple):
 
 Params = Sequence[Tensor | None]
 
+# `plan, *described`: the flat plan, then what `Spec` and `Univariate` hold, as the schemas below list them.
+
 
 def _forward(
-    w: Tensor,
-    params: Params,
-    context_terms: Tensor | None,
-    log_det: Tensor | None,
-    plan: Params,
-    activations: Sequence[str],
-    residuals: Sequence[int],
-    direct: bool,
-    divide: bool,
-    kind: int,
-    first: float,
-    second: float,
+    w: Tensor, params: Params, context_terms: Tensor | None, log_det: Tensor | None, plan: Params, *described: Any
 ) -> tuple[Tensor, Tensor]:
-    v, total = _forward_fake(
-        w, params, context_terms, log_det, plan, activations, residuals, direct, divide, kind, first, second
-    )
-    run = _autoregressive_cuda.forward if w.is_cuda else backends.compiled().autoregressive_inverse_forward
-    run(w, params, context_terms, log_det, plan, activations, residuals, direct, divide, kind, first, second, v, total)
+    v, total = _forward_fake(w, params, context_terms, log_det, plan, *described)
+    given = w, params, context_terms, log_det, plan, *described
+    if w.is_cuda:
+        _autoregressive_cuda.forward(v, total, *given)
+    else:
+        backends.compiled().autoregressive_inverse_forward(*given, v, total)
     return v, total
 
 
 def _forward_fake(
-    w: Tensor,
-    params: Params,
-    context_terms: Tensor | None,
-    log_det: Tensor | None,
-    plan: Params,
-    activations: Sequence[str],
-    residuals: Sequence[int],
-    direct: bool,
-    divide: bool,
-    kind: int,
-    first: float,
-    second: float,
+    w: Tensor, params: Params, context_terms: Tensor | None, log_det: Tensor | None, plan: Params, *described: Any
 ) -> tuple[Tensor, Tensor]:
     return w.new_empty(w.shape), w.new_empty(w.shape[:1], dtype=accumulator(w.dtype))
 
@@ -81,44 +62,20 @@ def _backward(
     v: Tensor,
     params: Params,
     context_terms: Tensor | None,
-    plan: Params,
-    activations: Sequence[str],
-    residuals: Sequence[int],
-    direct: bool,
-    divide: bool,
-    kind: int,
-    first: float,
-    second: float,
     needs: Sequence[bool],
+    plan: Params,
+    *described: Any,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    given = (grad_v, grad_log_det, w, v, params, context_terms, plan, activations, residuals, direct)
-    univariate = (divide, kind, first, second)
+    given = grad_v, grad_log_det, w, v, params, context_terms, needs, plan, *described
     if w.is_cuda:
-        return _autoregressive_cuda.backward(*given, *univariate, needs)
-    room = _backward_fake(*given, *univariate, needs)
-    y, saved = evaluate(v, params, context_terms, plan, activations, residuals, direct, True)
-    wanted = [g if n else None for g, n in zip((*room[:2], *room[2]), needs, strict=True)]
+        return _autoregressive_cuda.backward(*given)
+    gw, gc, gparams = _backward_fake(*given)
+    y, saved = evaluate(v, params, context_terms, plan, *described[: len(Spec._fields)], True)
+    wanted = [g if n else None for g, n in zip((gw, gc, *gparams), needs, strict=True)]
     backends.compiled().autoregressive_inverse_backward(
-        grad_v,
-        grad_log_det,
-        w,
-        v,
-        y,
-        saved,
-        params,
-        plan,
-        activations,
-        residuals,
-        direct,
-        divide,
-        kind,
-        first,
-        second,
-        wanted[0],
-        wanted[1],
-        wanted[2:],
+        grad_v, grad_log_det, w, v, y, saved, params, plan, *described, wanted[0], wanted[1], wanted[2:]
     )
-    return room
+    return gw, gc, gparams
 
 
 def _backward_fake(
@@ -128,15 +85,9 @@ def _backward_fake(
     v: Tensor,
     params: Params,
     context_terms: Tensor | None,
-    plan: Params,
-    activations: Sequence[str],
-    residuals: Sequence[int],
-    direct: bool,
-    divide: bool,
-    kind: int,
-    first: float,
-    second: float,
     needs: Sequence[bool],
+    plan: Params,
+    *described: Any,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Room for the gradients of w, of the context's terms and of every parameter; no elements where one is not needed."""
     weight = params[0]
@@ -155,7 +106,7 @@ _call = register(
 )
 _call_backward = register(
     "autoregressive_inverse_backward(Tensor? grad_v, Tensor? grad_log_det, Tensor w, Tensor v, Tensor?[] params,"
-    f" Tensor? context_terms, {_NETWORK}, bool[] needs) -> (Tensor, Tensor, Tensor[])",
+    f" Tensor? context_terms, bool[] needs, {_NETWORK}) -> (Tensor, Tensor, Tensor[])",
     _backward,
     _backward_fake,
 )
@@ -193,7 +144,7 @@ class _AutoregressiveInverse(torch.autograd.Function):
             grads = differentiable(ctx.definition, (w, context_terms, *params), needs, (grad_v, grad_log_det))
         else:
             gw, gc, gparams = _call_backward(
-                grad_v, grad_log_det, w, v, params, context_terms, ctx.plan, *ctx.spec, *ctx.univariate, needs
+                grad_v, grad_log_det, w, v, params, context_terms, needs, ctx.plan, *ctx.spec, *ctx.univariate
             )
             grads = [g if n else None for g, n in zip((gw, gc, *gparams), needs, strict=True)]
         return None, None, None, None, *grads[:2], passed, *grads[2:]

@@ -128,6 +128,14 @@ def test_dequantise_adds_noise_of_its_generator() -> None:
     assert dequantise(pixels.double()).dtype == torch.float64
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_dequantised_levels_stay_below_the_next(dtype: torch.dtype) -> None:
+    # At 255 a float32 leaves 2^-16 of a level for the noise: one draw in 2^17 would round up.
+    pixels = torch.full((500_000,), 255, dtype=dtype)
+    noisy = dequantise(pixels, torch.Generator().manual_seed(0))
+    assert noisy.dtype == dtype and noisy.min() >= 255 and noisy.max() < 256
+
+
 def test_permutations_are_in_the_state_dict() -> None:
     permutation = Permutation.random(9, torch.Generator().manual_seed(1))
     loaded = Permutation.reverse(9)

@@ -261,7 +261,7 @@ def test_opcheck() -> None:
     operations = torch.ops.fastgen
     forward = (w, params, terms, log_det, plan, *spec, False, 0, 0.0, 0.0)
     torch.library.opcheck(operations.autoregressive_inverse.default, forward)
-    backward = (w, log_det, w, w, params, terms, plan, *spec, True, 3, 2.0, 0.0, [True] * (2 + len(params)))
+    backward = (w, log_det, w, w, params, terms, [True] * (2 + len(params)), plan, *spec, True, 3, 2.0, 0.0)
     torch.library.opcheck(operations.autoregressive_inverse_backward.default, backward)
 
 
