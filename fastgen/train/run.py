@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -60,20 +59,6 @@ class RunFolder:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         io.write_json(self.config, config)
-
-    def read_config(self) -> dict[str, Any]:
-        """What `write_config` wrote. Raises FileError, naming the file."""
-        try:
-            config = json.loads(self.config.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise FileError(f"{self.config}: expected the settings of a run, found no such file") from None
-        except OSError as error:
-            raise FileError(f"{self.config}: cannot be read: {error.strerror}") from error
-        except (ValueError, RecursionError) as error:
-            raise FileError(f"{self.config}: expected JSON, found: {error}") from error
-        if not isinstance(config, dict):
-            raise FileError(f"{self.config}: expected a JSON object, found {type(config).__name__}")
-        return config
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import time
 
@@ -49,17 +50,10 @@ def test_two_processes_cannot_have_one_folder(tmp_path):
         pass
 
 
-def test_the_config_comes_back(tmp_path):
+def test_the_config_is_written(tmp_path):
     run = RunFolder(tmp_path)
     run.write_config({"model": {"name": "maf"}, "rate": 0.1})
-    assert run.read_config() == {"model": {"name": "maf"}, "rate": 0.1}
-    for text, message in (("{", "expected JSON, found"), ("[1]", "expected a JSON object, found list")):
-        run.config.write_text(text)
-        with pytest.raises(FileError, match=f"run.json: {message}"):
-            run.read_config()
-    run.config.unlink()
-    with pytest.raises(FileError, match=r"run\.json: expected the settings of a run, found no such file"):
-        run.read_config()
+    assert json.loads(run.config.read_text()) == {"model": {"name": "maf"}, "rate": 0.1}
 
 
 def test_a_foreign_file_among_the_states_is_named(tmp_path):
