@@ -40,7 +40,6 @@ class Step:
         device = self.parameters[0].device
         half = config.precision == "bfloat16"
         self._precision = torch.autocast(device.type, torch.bfloat16) if half else nullcontext()
-        self._host = device.type == "cpu"
         self.totals = torch.zeros(2, dtype=torch.float64, device=device)
         self.left_out = torch.zeros((), device=device)
 
