@@ -74,9 +74,9 @@ def inverse(w: Tensor, network: MaskedNetwork, params, **options):  # type: igno
 def in_place(emulated: ModuleType) -> Iterator[Callable[..., None]]:
     """Runs the operation on the emulated kernels; yields what chooses their tiles."""
 
-    def forward(w, params, context_terms, log_det, plan, *rest):  # type: ignore[no-untyped-def]
-        outputs = _operation._forward_fake(w, params, context_terms, log_det, plan, *rest)
-        _autoregressive_cuda.forward(w, params, context_terms, log_det, plan, *rest, *outputs)
+    def forward(*given):  # type: ignore[no-untyped-def]
+        outputs = _operation._forward_fake(*given)
+        _autoregressive_cuda.forward(*outputs, *given)
         return outputs
 
     both = SimpleNamespace(**{**vars(backends.compiled()), **vars(emulated)})
