@@ -1,22 +1,26 @@
 """How each operation is called: validation, registered kernels and one autograd Function per operation."""
 
-from ..reference import ConditionalSampler, MaskedLayer, MaskedNetwork, ScaleMap
+from ..reference import Checkerboard, ConditionalSampler, MaskedLayer, MaskedNetwork, ScaleMap
 from ._plan import LinearPlan, NetworkPlan, make_network_plan, make_plan
 from .affine_autoregressive import affine_autoregressive
 from .autoregressive_inverse import autoregressive_inverse
 from .autoregressive_sample import autoregressive_sample
+from .coupling import additive_coupling, affine_coupling
 from .gaussian_log_prob import gaussian_log_prob
 from .masked_linear import masked_linear
 from .masked_mlp import masked_mlp
 
 __all__ = [
+    "Checkerboard",
     "ConditionalSampler",
     "LinearPlan",
     "MaskedLayer",
     "MaskedNetwork",
     "NetworkPlan",
     "ScaleMap",
+    "additive_coupling",
     "affine_autoregressive",
+    "affine_coupling",
     "autoregressive_inverse",
     "autoregressive_sample",
     "gaussian_log_prob",
