@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..ops.gaussian_log_prob import gaussian_log_prob
 from ..reference.accumulate import accumulator
+from .reversible import same_random_numbers
+
+
+class Retraced(NamedTuple):
+    """One step of a transform, walked again from its output.
+
+    Attributes:
+        leaves: tensors of the input's shape; the first is the input, rebuilt. The gradient of the input is the sum of theirs.
+        output: what the step gave, as a function of the leaves, the context and the parameters.
+        log_det: its own log_det, likewise.
+    """
+
+    leaves: tuple[Tensor, ...]
+    output: Tensor
+    log_det: Tensor
 
 
 class Transform(nn.Module):
@@ -18,6 +33,14 @@ class Transform(nn.Module):
     `forward` goes from data to noise, `inverse` back. Both take `log_det`, what the transforms before have summed up, and
     return it with their own added. A subclass gives `forward` and `inverse`.
     """
+
+    @property
+    def exact_inverse(self) -> bool:
+        """Whether `inverse` undoes `forward` and the other way round, as a reversible stack needs.
+
+        Not so where one of them draws noise that is part of its result, rounds, or sees a batch as a whole.
+        """
+        return True
 
     def forward(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x (..., D) and context (..., F) -> z (..., D) and log|det dz/dx| (...) in nats, added to `log_det` if given.
@@ -38,6 +61,18 @@ class Transform(nn.Module):
         z, log_det = self(x, context, log_det=log_det)
         return gaussian_log_prob(z) + log_det
 
+    def retrace(self, output: Tensor, context: Tensor | None = None, *, inverse: bool = False) -> Retraced:
+        """The step from the input to `output`, what `forward` gave (`inverse`, if inverse), with the input rebuilt from it.
+
+        To be called with gradients enabled. Its network runs twice, once in each direction: a transform that can do with one
+        evaluation gives its own.
+        """
+        there, back = (self.inverse, self.forward) if inverse else (self.forward, self.inverse)
+        with torch.no_grad(), same_random_numbers(output.device):
+            rebuilt, _ = back(output, context)
+        leaf = rebuilt.detach().requires_grad_()
+        return Retraced((leaf,), *there(leaf, context))
+
 
 def spread_log_det(value: Tensor | float, x: Tensor, log_det: Tensor | None) -> Tensor:
     """A log_det that is the same for every row of x (..., D), added to `log_det` if given: (...)."""
@@ -53,11 +88,18 @@ class Inverse(Transform):
         super().__init__()
         self.transform = transform
 
+    @property
+    def exact_inverse(self) -> bool:
+        return self.transform.exact_inverse
+
     def forward(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.transform.inverse(x, context, log_det=log_det)
 
     def inverse(self, z: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.transform(z, context, log_det=log_det)
+
+    def retrace(self, output: Tensor, context: Tensor | None = None, *, inverse: bool = False) -> Retraced:
+        return self.transform.retrace(output, context, inverse=not inverse)
 
 
 class Composed(Transform):
