@@ -17,7 +17,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("name", data.DATASETS)
+@pytest.mark.parametrize("name", SHAPES)
 def test_shapes_and_determinism(name):
     one, again, other = data.load(name, seed=3), data.load(name, seed=3), data.load(name, seed=4)
     assert tuple(part.rows.shape for part in (one.train, one.valid, one.test)) == SHAPES[name]
