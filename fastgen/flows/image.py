@@ -43,8 +43,9 @@ class Unflatten(Transform):
 
     def inverse(self, z: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """z (..., C, H, W) -> (..., D)."""
+        if z.shape[-3:] != self.shape:
+            raise ValueError(f"z: expected shape (..., {', '.join(map(str, self.shape))}), found {tuple(z.shape)}")
         rows = z.flatten(-3)
-        _check.features(rows, "z", self.features)
         return rows, spread_log_det(0.0, rows, log_det)
 
     def extra_repr(self) -> str:
