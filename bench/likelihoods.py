@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--files", type=Path, default=Path("."), metavar="DIR", help="where the files of the data are")
     parser.add_argument("--mnist", type=Path, default=Path("."), metavar="DIR", help="where the files of MNIST are")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="keep the runs there, and go on with those that are there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, in place of those of the same rows")
     parser.add_argument("--render", type=Path, nargs=2, metavar=("FILE", "PAGE"), help="put results into a page, and stop")
     options = parser.parse_args(arguments)
@@ -95,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     for row in ROWS:
         if not options.names or {Path(row.data).stem, row.name} & set(options.names):
-            result = measure(row, options.files, options.mnist, options.seeds)
+            result = measure(row, options)
             print(result, flush=True)
             if options.json:
                 _write(options.json, asdict(result))
@@ -111,9 +113,11 @@ def _write(path: Path, result: dict) -> None:
     path.write_text(json.dumps(run, indent=1) + "\n")
 
 
-def measure(row: Trained, files: Path, mnist: Path, seeds: int) -> Result:
+def measure(row: Trained, options: argparse.Namespace) -> Result:
     """Trains a row with every seed."""
-    found = [_train(row, files, mnist, seed) for seed in range(min(seeds, row.seeds or seeds))]
+    with tempfile.TemporaryDirectory() as folder:
+        runs = options.runs or Path(folder)
+        found = [_train(row, options, runs, seed) for seed in range(min(options.seeds, row.seeds or options.seeds))]
     baseline = BASELINE.get(row.data, INDEPENDENT)
     ours = [next(name for name in result["nats_per_row"] if name not in (baseline, "diagonal Gaussian")) for result in found]
     pairs = list(zip(found, ours, strict=True))
@@ -129,19 +133,17 @@ def measure(row: Trained, files: Path, mnist: Path, seeds: int) -> Result:
     )
 
 
-def _train(row: Trained, files: Path, mnist: Path, seed: int) -> dict:
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        data = str(files / row.data) if Path(row.data).suffix else row.data
-        command = [sys.executable, "-m", "fastgen", "train", row.what, "--data", data, "--seed", str(seed), "--out", str(out)]
-        if row.data == "mnist":
-            command += ["--data-dir", str(mnist)]
-        settings = [part for setting in row.settings for part in ("--set", setting)]
-        subprocess.run([*command, *settings], check=True, stdout=subprocess.DEVNULL)
-        *_, last = (out / "log.csv").read_text().splitlines()
-        header, *_ = (out / "log.csv").read_text().splitlines()
-        seconds = float(dict(zip(header.split(","), last.split(","), strict=True))["seconds"])
-        return {**json.loads((out / "result.json").read_text()), "seconds": seconds}
+def _train(row: Trained, options: argparse.Namespace, runs: Path, seed: int) -> dict:
+    out = runs / re.sub(r"\W+", "-", f"{row.data} {row.name} {seed}")
+    data = str(options.files / row.data) if Path(row.data).suffix else row.data
+    command = [sys.executable, "-m", "fastgen", "train", row.what, "--data", data, "--seed", str(seed), "--out", str(out)]
+    command += ["--data-dir", str(options.mnist)] if row.data == "mnist" else []
+    command += ["--resume"] if (out / "run.json").exists() else []
+    settings = [part for setting in row.settings for part in ("--set", setting)]
+    subprocess.run([*command, *settings], check=True, stdout=subprocess.DEVNULL)
+    header, *_, last = (out / "log.csv").read_text().splitlines()
+    seconds = float(dict(zip(header.split(","), last.split(","), strict=True))["seconds"])
+    return {**json.loads((out / "result.json").read_text()), "seconds": seconds}
 
 
 def markdown(run: dict, results: Sequence[Result]) -> str:

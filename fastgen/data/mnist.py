@@ -57,7 +57,7 @@ def mnist(*, seed: int = 0, dir: str | os.PathLike[str] | None = None, labels: b
 
 def _folder(dir: str | os.PathLike[str] | None) -> Path:
     if dir is None:
-        raise DataError("mnist: expected the folder of its files (dir; --data-dir on the command line), found none")
+        raise DataError("mnist: expected the folder of its files (dir, by --data-dir DIR or --set dir=DIR), found none")
     if not os.path.isdir(dir):
         raise DataError(f"{dir}: expected a folder with {_names('t10k-images', 3)}, found {_kind(dir)}")
     return Path(dir)

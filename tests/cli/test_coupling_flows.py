@@ -143,7 +143,7 @@ def test_bad_options_are_named(mnist, tmp_path, monkeypatch, capsys):
     on_mnist = ["train", "realnvp", "--data", "mnist"]
     here = ["--data-dir", mnist]
     for arguments, message in (
-        (on_mnist, "mnist: expected the folder of its files (dir; --data-dir on the command line), found none"),
+        (on_mnist, "mnist: expected the folder of its files (dir, by --data-dir DIR or --set dir=DIR), found none"),
         ([*on_mnist, "--data-dir", "gone"], "gone: expected a folder with t10k-images-idx3-ubyte"),
         (["train", "realnvp", "--data", "digits", *here], "digits: expected no options, which are for files, found dir"),
         (["train", "realnvp", "--data", "x.npy", *here], "x.npy: expected no dir, which is for mnist"),

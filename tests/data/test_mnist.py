@@ -83,7 +83,7 @@ def test_it_is_described(tmp_path):
 
 def test_the_folder_has_to_be_there(tmp_path):
     for options, message in (
-        ({}, r"mnist: expected the folder of its files \(dir; --data-dir on the command line\), found none"),
+        ({}, r"mnist: expected the folder of its files \(dir, by --data-dir DIR or --set dir=DIR\), found none"),
         ({"dir": tmp_path / "gone"}, r"gone: expected a folder with t10k-images-idx3-ubyte or t10k-.*\.gz, found none"),
         ({"dir": __file__}, r"test_mnist\.py: expected a folder with t10k-images-idx3-ubyte .*, found a file"),
         ({"dir": tmp_path}, r"expected a file t10k-images-idx3-ubyte or t10k-images-idx3-ubyte\.gz, found none"),
