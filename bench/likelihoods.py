@@ -100,11 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             result = measure(row, options)
             print(result, flush=True)
             if options.json:
-                _write(options.json, asdict(result))
+                write(options.json, asdict(result))
     return 0
 
 
-def _write(path: Path, result: dict) -> None:
+def write(path: Path, result: dict) -> None:
     """Puts a result among those in the file, in the order of ROWS."""
     before = json.loads(path.read_text())["rows"] if path.exists() else []
     rows = {(row["data"], row["name"]): row for row in [*before, result]}
