@@ -24,6 +24,7 @@ NAMES = (
     "masked_linear",
     "masked_mlp",
     "affine_autoregressive",
+    "coupling",
     "gaussian_log_prob",
     "autoregressive_inverse",
     "autoregressive_sample",

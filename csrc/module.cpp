@@ -67,6 +67,7 @@ PYBIND11_MODULE(_C, m) {
   fastgen::bind_masked_linear(m);
   fastgen::bind_masked_mlp(m);
   fastgen::bind_affine_autoregressive(m);
+  fastgen::bind_coupling(m);
   fastgen::bind_autoregressive_inverse(m);
   fastgen::bind_autoregressive_sample(m);
   fastgen::bind_gaussian_log_prob(m);

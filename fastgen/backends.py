@@ -26,6 +26,8 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "masked_linear": ("cpu", "triton"),
     "masked_mlp": ("cpu", "triton"),
     "affine_autoregressive": ("cpu", "triton"),
+    "affine_coupling": ("cpu", "triton"),
+    "additive_coupling": ("cpu", "triton"),
     "gaussian_log_prob": ("cpu", "triton"),
     "autoregressive_inverse": ("cpu", "cuda"),
     "autoregressive_sample": ("cpu",),

@@ -1,48 +1,9 @@
 #include "cpu/affine_autoregressive.h"
 
+#include "cpu/affine_map.h"
 #include "cpu/row_blocks.h"
-#include "elementary.h"
 
 namespace fastgen::cpu::FASTGEN_VARIANT {
-namespace {
-
-template <class T>
-void transform(bool inverse, int n, const T* __restrict x, const T* __restrict shift, const T* __restrict s, T* __restrict z) {
-  if (inverse)
-    for (int i = 0; i < n; ++i) z[i] = x[i] * math::exp(s[i]) + shift[i];
-  else
-    for (int i = 0; i < n; ++i) z[i] = (x[i] - shift[i]) * math::exp(-s[i]);
-}
-
-// dz/dx times the gradient of z.
-template <class T>
-void pull_scale(bool inverse, int n, const T* __restrict grad_z, const T* __restrict s, T* __restrict grad_x) {
-  const T sign = inverse ? T(1) : T(-1);
-  for (int i = 0; i < n; ++i) grad_x[i] = grad_z[i] * math::exp(sign * s[i]);
-}
-
-template <class T>
-void pull_shift(bool inverse, int n, const T* __restrict grad_z, const T* __restrict grad_x, T* __restrict grad_shift) {
-  for (int i = 0; i < n; ++i) grad_shift[i] = inverse ? grad_z[i] : -grad_x[i];
-}
-
-// The gradient of s through z, added to what log_det sends.
-template <class T>
-void add_pull_s(bool inverse, int n, const T* __restrict grad_x, const T* __restrict x, const T* __restrict shift,
-                T* __restrict grad_s) {
-  if (inverse)
-    for (int i = 0; i < n; ++i) grad_s[i] += grad_x[i] * x[i];
-  else
-    for (int i = 0; i < n; ++i) grad_s[i] -= grad_x[i] * (x[i] - shift[i]);
-}
-
-template <class T>
-void multiply(int n, const T* __restrict factor, T* __restrict v) {
-  for (int i = 0; i < n; ++i) v[i] *= factor[i];
-}
-
-}  // namespace
-
 template <class T>
 void affine_autoregressive_forward(const AffineAutoregressiveForward<T>& a) {
   for_row_groups(a.rows, a.features, [&](int64_t row, int rows) {
@@ -84,7 +45,7 @@ void affine_autoregressive_backward(const AffineAutoregressiveBackward<T>& a) {
           const Flat<T> x(a.x, b), shift(a.shift, b);
           add_pull_s<T>(a.inverse, n, grad_x, x, shift, grad_s);
         }
-        multiply<T>(n, derivative, grad_s);
+        multiply_by<T>(n, derivative, grad_s);
       }
     });
   });

@@ -74,12 +74,17 @@ class Flat {
     else if (!in_place)
       for (int r = 0; r < b.rows; ++r) copy(from + r * m.row, m.column, b.columns, copy_ + r * b.columns);
   }
+  // What f(to) writes.
+  template <class F>
+  explicit Flat(const F& f) : data_(copy_) {
+    f(copy_);
+  }
   Flat(const Flat&) = delete;
   Flat& operator=(const Flat&) = delete;
   operator const T*() const { return data_; }
 
  private:
-  T copy_[kBlock];
+  alignas(64) T copy_[kBlock];
   const T* data_;
 };
 

@@ -1,6 +1,7 @@
 """How each operation is called: validation, registered kernels and one autograd Function per operation."""
 
 from ..reference import Checkerboard, ConditionalSampler, MaskedLayer, MaskedNetwork, ScaleMap
+from ._coupling_plan import CouplingPlan, make_coupling_plan
 from ._plan import LinearPlan, NetworkPlan, make_network_plan, make_plan
 from .affine_autoregressive import affine_autoregressive
 from .autoregressive_inverse import autoregressive_inverse
@@ -13,6 +14,7 @@ from .masked_mlp import masked_mlp
 __all__ = [
     "Checkerboard",
     "ConditionalSampler",
+    "CouplingPlan",
     "LinearPlan",
     "MaskedLayer",
     "MaskedNetwork",
@@ -24,6 +26,7 @@ __all__ = [
     "autoregressive_inverse",
     "autoregressive_sample",
     "gaussian_log_prob",
+    "make_coupling_plan",
     "make_network_plan",
     "make_plan",
     "masked_linear",

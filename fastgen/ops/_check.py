@@ -39,15 +39,15 @@ def features(t: Tensor, name: str, expected: int | None = None) -> None:
         raise ValueError(f"{name}: expected shape (..., {wanted}), found {tuple(t.shape)}")
 
 
-def per_row(t: Tensor, name: str, x: Tensor, x_name: str) -> None:
-    """Raises TypeError or ValueError unless `t` holds one log-determinant or log-density for each row of `x`."""
+def per_row(t: Tensor, name: str, x: Tensor, x_name: str, event_dims: int = 1) -> None:
+    """Raises TypeError or ValueError unless `t` holds one log-determinant or log-density for each event of `x`."""
     if not isinstance(t, Tensor):
         raise TypeError(f"{name}: expected a tensor, found {type(t).__name__}")
     if t.dtype != accumulator(x.dtype):
         raise TypeError(f"{name}: expected dtype {accumulator(x.dtype)} with {x_name} of {x.dtype}, found {t.dtype}")
     if t.device != x.device:
         raise ValueError(f"{name}: expected {x_name}'s device {x.device}, found {t.device}")
-    shape(t, name, x.shape[:-1])
+    shape(t, name, x.shape[: x.dim() - event_dims])
 
 
 def _expands(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

@@ -91,7 +91,7 @@ def additive_coupling(
 def entries(mask: Mask, x: Tensor, event_dims: int) -> Tensor:
     """Where the mask is True, as a tensor that broadcasts to x."""
     if isinstance(mask, Checkerboard):
-        return mask.on(*x.shape[-2:], device=x.device)
+        return mask.on(x.shape[-2], x.shape[-1], x.device)
     return mask.to(x.device).view(-1, *(1,) * (event_dims - 1))
 
 
