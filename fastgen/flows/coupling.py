@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..ops import Checkerboard, ScaleMap, _check, additive_coupling, affine_coupling
+from ..nn.planned import Planned
+from ..ops import Checkerboard, CouplingPlan, ScaleMap, _check, additive_coupling, affine_coupling, make_coupling_plan
 from ..reference.coupling import MASKED_AXIS
 from .checks import at_least_one
 from .image import image_shape
@@ -22,7 +23,7 @@ SCALE_MAP = ScaleMap("soft_clip", c=2.0)
 Conditioner = nn.Module | Callable[[int, int], nn.Module]
 
 
-class Coupling(Transform):
+class Coupling(Planned[CouplingPlan], Transform):
     """Entries where the mask is True are transformed, given the others, which pass as they are.
 
     Args:
@@ -65,6 +66,7 @@ class Coupling(Transform):
         self.register_buffer("_index", index if self._slice is None else None, persistent=False)
         self.answers = self.coefficients * outputs
         self.conditioner = conditioner if isinstance(conditioner, nn.Module) else conditioner(inputs, self.answers)
+        self._replan()
 
     def couple(
         self, x: Tensor, coefficients: Sequence[Tensor], *, inverse: bool, log_det: Tensor | None = None
@@ -107,6 +109,9 @@ class Coupling(Transform):
             return x.index_select(self._axis, self._index)
         return x[..., self._slice] if self.event_dims == 1 else x[..., self._slice, :, :]
 
+    def _make_plan(self, device: torch.device) -> CouplingPlan:
+        return make_coupling_plan(self.mask, device)
+
     def extra_repr(self) -> str:
         mask = self.mask if isinstance(self.mask, Checkerboard) else f"{int(self.mask.sum())} of {len(self.mask)}"
         return f"shape={self.shape}, mask={mask}"
@@ -124,7 +129,15 @@ class AdditiveCoupling(Coupling):
         self, x: Tensor, coefficients: Sequence[Tensor], *, inverse: bool, log_det: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         (shift,) = coefficients
-        return additive_coupling(x, shift, self.mask, event_dims=self.event_dims, inverse=inverse, log_det=log_det)
+        return additive_coupling(
+            x,
+            shift,
+            self.mask,
+            event_dims=self.event_dims,
+            inverse=inverse,
+            log_det=log_det,
+            plan=self._plan_on(x.device),
+        )
 
 
 class AffineCoupling(Coupling):
@@ -163,6 +176,7 @@ class AffineCoupling(Coupling):
             inverse=inverse,
             scale_map=self.scale_map,
             log_det=log_det,
+            plan=self._plan_on(x.device),
         )
 
 

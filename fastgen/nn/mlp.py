@@ -13,6 +13,10 @@ from ..reference import ACTIVATIONS, activation_name
 from .checks import check_counts, check_widths
 from .context import context_terms
 
+# Activations of what a layer has just given, which nothing else reads: in its place where their derivative needs no more
+# than their result.
+AFTER_LAYER = {**ACTIVATIONS, "relu": torch.relu_, "tanh": torch.tanh_, "sigmoid": torch.sigmoid_}
+
 
 class _Network(nn.Module):
     """An activation, and the linear map of a context that is added to what the first layer, of `width`, gives."""
@@ -42,9 +46,9 @@ class _Residual(_Network):
             _zero(last)
 
     def _after_first(self, y: Tensor) -> Tensor:
-        activation = ACTIVATIONS[self.activation]
+        activation, after_layer = ACTIVATIONS[self.activation], AFTER_LAYER[self.activation]
         for inner, outer in self.blocks:
-            y = y + outer(activation(inner(activation(y))))
+            y = y + outer(after_layer(inner(activation(y))))
         return self.last(y)
 
 
@@ -92,7 +96,7 @@ class MLP(_Network):
 
         Raises ValueError or TypeError for a context that is missing, not expected, of another width, dtype or device.
         """
-        activation = ACTIVATIONS[self.activation]
+        activation = AFTER_LAYER[self.activation]
         first, *rest = self.layers
         terms = context_terms(self.context, context)
         y = first(x) if terms is None else first(x) + terms
