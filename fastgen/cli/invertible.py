@@ -37,9 +37,8 @@ def interpolation(trained: Trained, data: Dataset) -> tuple[Figure, str]:
     pairs = len(part) // 2
     ways = flow.interpolate(x[0::2][:pairs], x[1::2], steps, None if context is None else context[0::2][:pairs])
     paths = _within_levels(ways.flatten(2), data).transpose(0, 1).cpu().numpy()
-    return interpolation_figure(
-        data, paths, f"{trained.name}: between held-out rows of {data.name}"
-    ), f"{pairs} pairs of held-out rows, {steps} steps each"
+    title = f"{trained.name}: between held-out rows of {data.name}"
+    return interpolation_figure(data, paths, title), f"{pairs} pairs of held-out rows, {steps} steps each"
 
 
 def reconstruction(trained: Trained, data: Dataset) -> tuple[Figure, str]:
