@@ -29,12 +29,13 @@ NAMES = (
     "autoregressive_inverse",
     "autoregressive_sample",
     "models",
+    "coupling_flows",
     "sampling",
     "training",
 )
 
 # What is more than one operation.
-WHOLE = ("models", "sampling", "training")
+WHOLE = ("models", "coupling_flows", "sampling", "training")
 
 # What keeps torch, MKL and oneDNN from AVX-512, read once when a process starts.
 WITHOUT_AVX512 = {

@@ -19,12 +19,10 @@ from fastgen.nn import MADE
 from .case import OURS, Case, Setting, Work, relative_error
 from .ops import masked_mlp
 from .plain import PlainMAF, parameters_of
+from .steps import evaluation, training_step, value_and_gradients
 
 STEP_TARGETS = {"W * M, Adam": 2.0, "compiled W * M, fused Adam": 1.6}
 EVALUATION_TARGETS = {"W * M": 2.6}
-
-# Small enough that the model stays what it was checked to be.
-LEARNING_RATE = 1e-6
 
 
 class Sizes(NamedTuple):
@@ -59,14 +57,14 @@ def _maf(
 
     def error() -> float:
         truth = PlainMAF(ours).double()
-        found = _value_and_gradients([p for made in _networks(ours) for p in parameters_of(made)], ours.log_prob, x)
-        return relative_error(found, _value_and_gradients(list(truth.parameters()), truth.log_prob, x.double()))
+        found = value_and_gradients([p for made in _networks(ours) for p in parameters_of(made)], ours.log_prob, x)
+        return relative_error(found, value_and_gradients(list(truth.parameters()), truth.log_prob, x.double()))
 
     steps = {
-        OURS: _step(ours, ours.log_prob, x, fused=True),
-        "W * M, Adam": _step(eager, eager.log_prob, x),
-        "compiled W * M, fused Adam": _step(compiled, compiled_log_prob, x, fused=True),
-        **{f"{name}, fused Adam": _step(model, log_prob, x, fused=True) for name, (model, log_prob) in others.items()},
+        OURS: training_step(ours, ours.log_prob, x, fused=True),
+        "W * M, Adam": training_step(eager, eager.log_prob, x),
+        "compiled W * M, fused Adam": training_step(compiled, compiled_log_prob, x, fused=True),
+        **{f"{name}, fused Adam": training_step(model, log_prob, x, fused=True) for name, (model, log_prob) in others.items()},
     }
     evaluations: dict[str, Callable[[Tensor], Tensor]] = {
         OURS: ours.log_prob,
@@ -75,31 +73,9 @@ def _maf(
     }
     evaluations |= {name: log_prob for name, (_, log_prob) in others.items()}
     yield Case("MAF", "step", str(sizes), steps, error, step_work(ours, sizes.batch), step_targets, device=device)
-    calls = {name: _no_grad(log_prob, x) for name, log_prob in evaluations.items()}
+    calls = {name: evaluation(log_prob, x) for name, log_prob in evaluations.items()}
     forward = forward_work(ours, sizes.batch)
     yield Case("MAF", "log_prob, no gradients", str(sizes), calls, error, forward, evaluation_targets, device=device)
-
-
-def _step(
-    model: nn.Module, log_prob: Callable[[Tensor], Tensor], x: Tensor, *, fused: bool | None = None
-) -> Callable[[], None]:
-    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=fused)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        (-log_prob(x).mean()).backward()
-        optimizer.step()
-
-    return step
-
-
-def _no_grad(log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], Tensor]:
-    return torch.no_grad()(lambda: log_prob(x))
-
-
-def _value_and_gradients(parameters: list[Tensor], log_prob: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, ...]:
-    value = log_prob(x)
-    return (value, *torch.autograd.grad(value.mean(), parameters))
 
 
 def forward_work(flow: nn.Module, batch: int) -> Work:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from fastgen import flows
 
 from .case import OURS, Case, Setting, relative_error
-from .models import LEARNING_RATE, Sizes, forward_work, peers, step_work
+from .models import Sizes, forward_work, peers, step_work
 from .plain import PlainMAF
+from .steps import LEARNING_RATE
 
 # Features, samples, targets.
 SIZES = (
