@@ -8,11 +8,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from ..ops import _check
 
@@ -55,69 +54,100 @@ def same_random_numbers(device: torch.device) -> Iterator[None]:
         state.restore()
 
 
-class _Step(nn.Module):
-    """A transform in one of its directions. `forward` walks it again: `functional_call` can exchange what it reads."""
+class _Place(NamedTuple):
+    """Where a module keeps a tensor: its parameters or its buffers, and the name there."""
+
+    store: dict[str, Any]
+    name: str
+
+
+class _Step:
+    """A transform in one of its directions, with the tensors that it reads at the time of a call."""
 
     def __init__(self, transform: Transform, inverse: bool) -> None:
-        super().__init__()
         self.transform = transform
         self.inverse = inverse
+        self.parameters: dict[Tensor, list[_Place]] = {}
+        self.buffers: list[tuple[Tensor, _Place]] = []
+        for module in transform.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    self.parameters.setdefault(parameter, []).append(_Place(module._parameters, name))
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    self.buffers.append((buffer, _Place(module._buffers, name)))
+        self.state = self._state()
 
     def walk(self, x: Tensor, context: Tensor | None, log_det: Tensor | None) -> tuple[Tensor, Tensor]:
         direction = self.transform.inverse if self.inverse else self.transform
-        written = self._floating_versions()
         output, log_det = direction(x, context, log_det=log_det)
-        name = type(self.transform).__name__
         if output.dtype != x.dtype:
-            raise TypeError(f"reversible: expected {x.dtype} out of {name}, found {output.dtype}")
-        # Walked again it would write again: statistics would count a batch twice, a power iteration would move on.
-        if self._floating_versions() != written:
-            raise RuntimeError(f"reversible: expected transforms that write to no buffer, found {name} in training mode")
+            raise TypeError(f"reversible: expected {x.dtype} out of {self._name}, found {output.dtype}")
+        # A power iteration, say, that would move on when walked again.
+        self._check_state("transforms that write to no buffer")
         return output, log_det
 
-    def forward(self, output: Tensor, context: Tensor | None) -> Retraced:
-        return self.transform.retrace(output, context, inverse=self.inverse)
+    def retrace(self, output: Tensor, context: Tensor | None, parameters: Sequence[Tensor]) -> Retraced:
+        """The step walked again, with these parameters in place of its own; what it writes to buffers is lost."""
+        self._check_state("buffers and modes that stay until backward")
+        exchanged = [(p, t) for t, places in zip(parameters, self.parameters.values(), strict=True) for p in places]
+        # The statistics of a batch count once.
+        exchanged += [(place, buffer.clone()) for buffer, place in self.buffers]
+        before = [store[name] for (store, name), _ in exchanged]
+        try:
+            for (store, name), tensor in exchanged:
+                store[name] = tensor
+            return self.transform.retrace(output, context, inverse=self.inverse)
+        finally:
+            for ((store, name), _), tensor in zip(exchanged, before, strict=True):
+                store[name] = tensor
 
-    def state(self) -> dict[str, Tensor]:
-        return dict(itertools.chain(self.named_parameters(), self.named_buffers()))
+    def _check_state(self, expected: str) -> None:
+        if self._state() != self.state:
+            raise RuntimeError(f"reversible: expected {expected}, found {self._name} changed")
 
-    def _floating_versions(self) -> list[int]:
-        return [buffer._version for buffer in self.buffers() if buffer.is_floating_point()]
+    def _state(self) -> list[int | bool]:
+        """What cannot change unseen: how often floating buffers were written to, and the mode of each module."""
+        versions = [buffer._version for buffer, _ in self.buffers if buffer.is_floating_point()]
+        return [*versions, *(module.training for module in self.transform.modules())]
+
+    @property
+    def _name(self) -> str:
+        return type(self.transform).__name__
 
 
 class _Walk(NamedTuple):
-    """What is known before a call: its steps, the names of all tensors that each reads, the inputs to keep, and autocast."""
+    """What is known before a call: its steps, the numbers of those whose inputs are kept, and autocast."""
 
     steps: Sequence[_Step]
-    names: Sequence[Sequence[str]]
     anchored: Sequence[int]
     autocast: torch.autocast
 
     def by_step(self, flat: Sequence) -> list[Sequence]:
-        """What is given for all tensors that the steps read, step by step."""
+        """What is given for all parameters, step by step."""
         rest = iter(flat)
-        return [list(itertools.islice(rest, len(names))) for names in self.names]
+        return [list(itertools.islice(rest, len(step.parameters))) for step in self.steps]
 
 
 class _StepGradients(NamedTuple):
     rebuilt: Tensor
     x: Tensor | None
     context: Tensor | None
-    state: Sequence[Tensor | None]
+    parameters: Sequence[Tensor | None]
 
 
 def _step_gradients(
     step: _Step,
-    state: dict[str, Tensor],
+    parameters: Sequence[Tensor],
     output: Tensor,
     context: Tensor | None,
     grads: tuple[Tensor | None, Tensor | None],
     needs_x: bool,
 ) -> _StepGradients:
     """The gradients of all that one step reads, from those of its output and its log_det."""
-    retraced = functional_call(step, state, (output, context))
+    retraced = step.retrace(output, context, parameters)
     leaves = retraced.leaves if needs_x else ()
-    inputs = [*leaves, context, *state.values()]
+    inputs = [*leaves, context, *parameters]
     wanted = [t for t in inputs if t is not None and t.requires_grad]
     reached = [(y, g) for y, g in zip(retraced[1:], grads, strict=True) if g is not None and y.requires_grad]
     found: Iterator[Tensor | None] = itertools.repeat(None)
@@ -136,7 +166,7 @@ def _total(grads: Sequence[Tensor | None]) -> Tensor | None:
 
 class _Reversible(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, walk: _Walk, x: Tensor, context: Tensor | None, log_det: Tensor | None, *state: Tensor):  # type: ignore[no-untyped-def]
+    def forward(ctx, walk: _Walk, x: Tensor, context: Tensor | None, log_det: Tensor | None, *parameters: Tensor):  # type: ignore[no-untyped-def]
         anchors, ctx.random = [], []
         with walk.autocast:
             for i, step in enumerate(walk.steps):
@@ -146,37 +176,35 @@ class _Reversible(torch.autograd.Function):
                 x, log_det = step.walk(x, context, log_det)
                 ctx.random.append(before if before.advanced() else None)
         ctx.walk = walk
-        ctx.save_for_backward(x, context, *anchors, *state)
+        ctx.save_for_backward(x, context, *anchors, *parameters)
         ctx.set_materialize_grads(False)
         return x, log_det
 
     @staticmethod
     def backward(ctx, grad, grad_log_det):  # type: ignore[no-untyped-def]
-        if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+        if torch.is_grad_enabled():
             raise RuntimeError(NO_FURTHER)
         walk, (output, context, *kept) = ctx.walk, ctx.saved_tensors
         _, needs_x, needs_context, needs_log_det, *needs = ctx.needs_input_grad
         anchors = dict(zip(walk.anchored, kept, strict=False))
-        states, needs = walk.by_step(kept[len(anchors) :]), walk.by_step(needs)
+        parameters, needs = walk.by_step(kept[len(anchors) :]), walk.by_step(needs)
         if context is not None:
             context = context.detach().requires_grad_(needs_context)
         grad_context: Tensor | None = None
-        grad_states: list[Sequence[Tensor | None]] = [[None] * len(names) for names in walk.names]
+        grad_parameters: list[Sequence[Tensor | None]] = [[None] * len(needed) for needed in needs]
         from_here_on = needs_x or needs_context
         first = next((i for i, needed in enumerate(needs) if from_here_on or any(needed)), len(needs))
         with same_random_numbers(output.device), walk.autocast, torch.enable_grad():
             for i in reversed(range(first, len(needs))):
                 if ctx.random[i] is not None:
                     ctx.random[i].restore()
-                state = {
-                    name: t.detach().requires_grad_(needed)
-                    for name, t, needed in zip(walk.names[i], states[i], needs[i], strict=True)
-                }
-                own = _step_gradients(walk.steps[i], state, output, context, (grad, grad_log_det), needs_x or i > first)
-                grad, grad_states[i] = own.x, own.state
-                grad_context = _total([grad_context, own.context])
-                output = anchors.get(i, own.rebuilt)
-        return None, grad, grad_context, grad_log_det if needs_log_det else None, *itertools.chain(*grad_states)
+                # Stand-ins, or what is hooked to a parameter would meet its gradient twice.
+                own = [t.detach().requires_grad_(needed) for t, needed in zip(parameters[i], needs[i], strict=True)]
+                found = _step_gradients(walk.steps[i], own, output, context, (grad, grad_log_det), needs_x or i > first)
+                grad, grad_parameters[i] = found.x, found.parameters
+                grad_context = _total([grad_context, found.context])
+                output = anchors.get(i, found.rebuilt)
+        return None, grad, grad_context, grad_log_det if needs_log_det else None, *itertools.chain(*grad_parameters)
 
 
 def _anchored(count: int, anchor_every: int | None) -> range:
@@ -218,13 +246,12 @@ def run(
     if torch._C._are_functorch_transforms_active():
         raise RuntimeError(NO_FURTHER)
     steps = [_Step(transform, inverse) for transform in (reversed(transforms) if inverse else transforms)]
-    states = [step.state() for step in steps]
     kind = x.device.type
     enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
     # A cast weight kept from where there are no gradients would have none where there are.
     autocast = torch.autocast(kind, dtype, enabled, cache_enabled=False)
-    walk = _Walk(steps, [list(state) for state in states], _anchored(len(steps), anchor_every), autocast)
-    return _Reversible.apply(walk, x, context, log_det, *itertools.chain(*(state.values() for state in states)))
+    walk = _Walk(steps, _anchored(len(steps), anchor_every), autocast)
+    return _Reversible.apply(walk, x, context, log_det, *itertools.chain(*(step.parameters for step in steps)))
 
 
 @torch.no_grad()
