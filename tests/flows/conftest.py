@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -48,3 +48,10 @@ def randomised() -> Callable[..., nn.Module]:
 def check_transform() -> Callable[..., None]:
     torch.manual_seed(0)
     return _check_transform
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_anew() -> Iterator[None]:
+    """Every file starts without compiled code: the compiler gives up on a function that it meets with too many flows."""
+    torch._dynamo.reset()
+    yield
