@@ -22,17 +22,27 @@ struct Block {
   int size() const { return rows * columns; }
 };
 
-// Calls f(first row, number of rows) for groups of rows that make one block, or for single rows longer than that.
-template <class F>
-void for_row_groups(int64_t rows, int64_t columns, const F& f) {
+// Calls f(first row, number of rows) for groups of rows that make one block, or for single rows longer than that, and leave()
+// when a thread has done its own.
+template <class F, class Leave>
+void for_row_groups(int64_t rows, int64_t columns, const F& f, const Leave& leave) {
   const int64_t group = columns < kBlock ? kBlock / columns : 1, groups = (rows + group - 1) / group;
   const int64_t wanted = 1 + rows * columns / kGrain, available = omp_get_max_threads();
   const int threads = static_cast<int>(wanted < available ? wanted : available);
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-  for (int64_t i = 0; i < groups; ++i) {
-    const int64_t first = i * group, left = rows - first;
-    f(first, static_cast<int>(left < group ? left : group));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+#pragma omp for schedule(static) nowait
+    for (int64_t i = 0; i < groups; ++i) {
+      const int64_t first = i * group, left = rows - first;
+      f(first, static_cast<int>(left < group ? left : group));
+    }
+    leave();
   }
+}
+
+template <class F>
+void for_row_groups(int64_t rows, int64_t columns, const F& f) {
+  for_row_groups(rows, columns, f, [] {});
 }
 
 // Calls f(block) for the blocks of a group of rows, from left to right.
