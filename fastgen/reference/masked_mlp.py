@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -66,6 +67,14 @@ class MaskedNetwork:
     def parameter_count(self) -> int:
         """The length of the flat list of parameters."""
         return 2 * len(self.layers) + self.direct
+
+    @cached_property
+    def parameter_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the parameters, in the order of the flat list."""
+        shapes: list[tuple[int, ...]] = []
+        for layer in self.layers:
+            shapes += [(len(layer.out_degrees), len(layer.in_degrees)), (len(layer.out_degrees),)]
+        return (*shapes, (shapes[-1][0], self.features)) if self.direct else tuple(shapes)
 
 
 def masked_mlp(
