@@ -30,6 +30,9 @@ int64_t tile_rows(int64_t rows, int threads) {
   return kTile<T, V>;
 }
 
+// Rows up to which the weights are better streamed once for every kFewRows of them than once for a tile.
+constexpr int64_t kStreamedRows = 2 * kFewRows;
+
 // What solving works in, whatever the univariate map.
 struct SolveScratch {
   Scratch counts, copies, weights, states, blocks;
@@ -46,20 +49,20 @@ void solve(const AutoregressiveSystem<T>& a, const U& map) {
   const MaskedNetwork<T>& net = a.network;
   const Walk walk(net, s.counts.get<int32_t>(Walk::size(net)), map.columns());
   const SortedNetwork<T> sorted(net, s.copies.get<T>(SortedNetwork<T>::size(net)), s.weights.get<const T*>(net.count + 1));
-  if (a.rows <= kFewRows) {
-    T** const block = s.blocks.get<T*>(2 * net.count);
-    T* const state = s.states.get<T>(RowSolver<T, U, kFewRows>::size(net, map.outputs()));
-    solve_rows(a, map, walk, sorted, block, state, 0, a.rows);
-  } else {
-    const int64_t height = tile_rows<T>(a.rows, worthwhile_threads(net, a.rows)), pointers = 2 * net.count;
-    const int64_t size = TileSolver<T, U, 1>::size(net, walk.features()) * (height / kTile<T, 1>);
-    const int threads = threads_for(net, a.rows, height);
-    T** const block = s.blocks.get<T*>(pointers * threads);
-    T* const state = s.states.get<T>(size * threads);
-    for_pieces(a.rows, height, threads, [&](int me, int64_t first, int64_t rows) {
-      solve_tile(a, map, walk, sorted, block + me * pointers, state + me * size, first, rows);
-    });
-  }
+  const bool few = a.rows <= kStreamedRows;
+  const int64_t height = few ? kFewRows : tile_rows<T>(a.rows, worthwhile_threads(net, a.rows)), pointers = 2 * net.count;
+  const int64_t size = few ? RowSolver<T, U, kFewRows>::size(net, map.outputs())
+                           : TileSolver<T, U, 1>::size(net, walk.features()) * (height / kTile<T, 1>);
+  const int threads = threads_for(net, a.rows, height);
+  T** const block = s.blocks.get<T*>(pointers * threads);
+  T* const state = s.states.get<T>(size * threads);
+  for_pieces(a.rows, height, threads, [&](int me, int64_t first, int64_t rows) {
+    T** const own = block + me * pointers;
+    if (few)
+      solve_rows(a, map, walk, sorted, own, state + me * size, first, rows);
+    else
+      solve_tile(a, map, walk, sorted, own, state + me * size, first, rows);
+  });
   s.copies.trim();
   s.states.trim();
 }

@@ -53,7 +53,7 @@ def _forward_fake(
     w: Tensor, params: Params, context_terms: Tensor | None, log_det: Tensor | None, plan: Params, *described: Any
 ) -> tuple[Tensor, Tensor]:
     v = torch.empty_like(w, memory_format=torch.contiguous_format)
-    return v, w.new_empty(w.shape[:1], dtype=accumulator(w.dtype))
+    return v, w.new_empty(w.shape[0], dtype=accumulator(w.dtype))
 
 
 def _backward(

@@ -70,7 +70,7 @@ def _forward_fake(
     direct: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor]:
-    y = x.new_empty((x.shape[0], _out_features(params, activations)))
+    y = x.new_empty(x.shape[0], _out_features(params, activations))
     return y, x.new_empty(_saved_size(x, params, activations) if save else 0)
 
 
