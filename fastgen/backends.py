@@ -35,6 +35,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
 
 _CPU_DTYPES = (torch.float32, torch.float64)
 _GPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 _log = logging.getLogger("fastgen")
 _logged: set[tuple[str, str]] = set()
@@ -153,7 +154,7 @@ def choose(op: str, *tensors: Tensor | None) -> Choice:
     """
     first = tensors[0]
     assert first is not None
-    subclass = next((t for t in tensors if t is not None and type(t) not in (Tensor, torch.nn.Parameter)), None)
+    subclass = next((t for t in tensors if t is not None and type(t) not in _PLAIN), None)
     if subclass is not None and not torch.compiler.is_compiling():
         choice = Choice("reference", f"{type(subclass).__name__} is a tensor subclass")
         if _forced not in ("auto", "reference"):

@@ -17,9 +17,11 @@ struct PerFeature {
 
 // Whether `order` lists features at `count` neighbours each, in the order in which `columns` lists them.
 inline bool lists_features(const int32_t* order, int64_t count, const int32_t* columns, PerFeature per, int64_t features) {
-  for (int64_t k = 0; k < features * count; ++k) {
-    const int64_t feature = columns ? columns[k / count * per.columns] / per.columns : k / count;
-    if ((order ? order[k] : k) != count * feature + k % count) return false;
+  if (!order && !columns) return true;
+  for (int64_t i = 0; i < features; ++i) {
+    const int64_t feature = columns ? columns[i * per.columns] / per.columns : i;
+    for (int64_t j = 0; j < count; ++j)
+      if ((order ? order[i * count + j] : i * count + j) != feature * count + j) return false;
   }
   return true;
 }

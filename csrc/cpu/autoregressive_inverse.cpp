@@ -17,7 +17,7 @@ void autoregressive_inverse_backward(const AutoregressiveInverseBackward<T>& a) 
   const MaskedNetwork<T>& net = a.network;
   const Walk walk(net, counts.get<int32_t>(Walk::size(net)));
   const SortedNetwork<T> sorted(net, copies.get<T>(SortedNetwork<T>::size(net)), weights.get<const T*>(net.count + 1));
-  const int threads = threads_for(a.rows, kTile<T>);
+  const int threads = threads_for(net, a.rows, kTile<T>);
   const int64_t size = TileGradient<T>::size(net), pointers = 2 * net.count;
   const int last = net.count - 1;
   // The gradients of every layer's sums, row by row, for the products that make those of the weights.

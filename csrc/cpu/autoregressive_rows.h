@@ -9,24 +9,38 @@ namespace fastgen::cpu::FASTGEN_VARIANT {
 // Rows solved together.
 constexpr int kFewRows = 4;
 
-template <class T>
-FASTGEN_INLINE T sum_lanes(Vec<T> v) {
-  alignas(64) T x[kLanes<T>];
-  store(x, v);
+// Lane m of the result is the sum of v[m]'s lanes: as in `transpose`, each step halves how many vectors there are.
+template <class T, int M, int Step = 1>
+FASTGEN_INLINE Vec<T> sum_lanes(const Vec<T> (&v)[M]) {
+  static_assert(M <= kLanes<T>);
+  if constexpr (Step == kLanes<T>) {
+    return v[0];
+  } else {
+    Vec<typename Lane<T>::type> low, high;
+    for (int i = 0; i < kLanes<T>; ++i) {
+      low[i] = i & Step ? kLanes<T> + i - Step : i;
+      high[i] = i & Step ? kLanes<T> + i : i + Step;
+    }
+    constexpr int N = M > 1 ? M / 2 : 1;
+    Vec<T> halves[N];
 #pragma GCC unroll 4
-  for (int half = kLanes<T> / 2; half; half /= 2)
-    for (int i = 0; i < half; ++i) x[i] += x[i + half];
-  return x[0];
+    for (int i = 0; i < N; ++i) {
+      const Vec<T> a = v[M > 1 ? 2 * i : 0], b = v[M > 1 ? 2 * i + 1 : 0];
+      halves[i] = shuffle<T>(a, b, low) + shuffle<T>(a, b, high);
+    }
+    return sum_lanes<T, N, 2 * Step>(halves);
+  }
 }
 
 // out[r * ld_out + m] += sum_k weight[m * ld + k] in[r * ld_in + k], k < n. Nothing beyond n is read.
 template <class T, int M, int R>
 void add_dots(const T* weight, int64_t ld, const T* in, int64_t ld_in, int64_t n, T* out, int64_t ld_out) {
   constexpr int L = kLanes<T>;
-  Vec<T> acc[M][R];
+  Vec<T> acc[R][M];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-  for (int m = 0; m < M; ++m)
-    for (int r = 0; r < R; ++r) acc[m][r] = Vec<T>{};
+    for (int m = 0; m < M; ++m) acc[r][m] = Vec<T>{};
   int64_t k = 0;
   for (; k + L <= n; k += L) {
     Vec<T> x[R];
@@ -36,15 +50,30 @@ void add_dots(const T* weight, int64_t ld, const T* in, int64_t ld_in, int64_t n
     for (int m = 0; m < M; ++m) {
       const Vec<T> w = load(weight + m * ld + k);
 #pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) acc[m][r] += w * x[r];
+      for (int r = 0; r < R; ++r) acc[r][m] += w * x[r];
     }
   }
-  for (int m = 0; m < M; ++m)
-    for (int r = 0; r < R; ++r) {
+  if (k && k < n) {
+    // The last lanes once more, without those that are counted already.
+    Vec<typename Lane<T>::type> left;
+    for (int i = 0; i < L; ++i) left[i] = i - (L - static_cast<int>(n - k));
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      const Vec<T> w = load(weight + m * ld + n - L);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) acc[r][m] += left >= 0 ? w * load(in + r * ld_in + n - L) : Vec<T>{};
+    }
+    k = n;
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+    const Vec<T> sums = sum_lanes<T, M>(acc[r]);
+    for (int m = 0; m < M; ++m) {
       T tail = T(0);
       for (int64_t j = k; j < n; ++j) tail += weight[m * ld + j] * in[r * ld_in + j];
-      out[r * ld_out + m] += sum_lanes<T>(acc[m][r]) + tail;
+      out[r * ld_out + m] += sums[m] + tail;
     }
+  }
 }
 
 template <class T, class U, int R>
@@ -133,7 +162,7 @@ class RowSolver {
   }
 
   void add(const Staircase& s, const T* weight, const T* in, int64_t begin, int64_t end, T* out) const {
-    constexpr int M = R == 1 ? 8 : 4;
+    constexpr int M = least(R == 1 ? 8 : 4, kLanes<T>);
     for (int64_t u = begin; u < end;) {
       const int64_t seen = s.prefix[u];
       int64_t same = 1;

@@ -12,17 +12,25 @@ void for_pieces(int64_t rows, int64_t height, int threads, const F& f) {
   const int64_t pieces = (rows + height - 1) / height;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
   for (int64_t t = 0; t < pieces; ++t) {
-    const int64_t first = rows * t / pieces;
-    f(omp_get_thread_num(), first, rows * (t + 1) / pieces - first);
+    const int64_t first = t * height;
+    f(omp_get_thread_num(), first, least(height, rows - first));
   }
 }
 
-inline int threads_for(int64_t rows, int64_t height) {
-  return static_cast<int>(least<int64_t>((rows + height - 1) / height, omp_get_max_threads()));
+template <class T>
+int threads_for(const MaskedNetwork<T>& net, int64_t rows, int64_t height) {
+  return static_cast<int>(least<int64_t>((rows + height - 1) / height, worthwhile_threads(net, rows)));
 }
 
-// Rows up to which the weights are better streamed once for every kFewRows of them than once for a tile whose lanes stay empty.
-template <class T>
+// The rows of a tile: as many as come in one, unless threads would be left without one.
+template <class T, int V = 1>
+int64_t tile_rows(int64_t rows, int threads) {
+  if constexpr (V < kWidest)
+    if (rows > threads * int64_t{kTile<T, V>}) return tile_rows<T, 2 * V>(rows, threads);
+  return kTile<T, V>;
+}
+
+// Rows up to which the weights are better streamed once for every kFewRows of them than once for a tile.
 constexpr int64_t kStreamedRows = 2 * kFewRows;
 
 // What solving works in, whatever the univariate map.
@@ -41,10 +49,11 @@ void solve(const AutoregressiveSystem<T>& a, const U& map) {
   const MaskedNetwork<T>& net = a.network;
   const Walk walk(net, s.counts.get<int32_t>(Walk::size(net)), map.columns());
   const SortedNetwork<T> sorted(net, s.copies.get<T>(SortedNetwork<T>::size(net)), s.weights.get<const T*>(net.count + 1));
-  const bool few = a.rows <= kStreamedRows<T>;
-  const int64_t height = few ? kFewRows : kTile<T>, pointers = 2 * net.count;
-  const int64_t size = few ? RowSolver<T, U, kFewRows>::size(net, map.outputs()) : TileSolver<T, U>::size(net, walk.features());
-  const int threads = threads_for(a.rows, height);
+  const bool few = a.rows <= kStreamedRows;
+  const int64_t height = few ? kFewRows : tile_rows<T>(a.rows, worthwhile_threads(net, a.rows)), pointers = 2 * net.count;
+  const int64_t size = few ? RowSolver<T, U, kFewRows>::size(net, map.outputs())
+                           : TileSolver<T, U, 1>::size(net, walk.features()) * (height / kTile<T, 1>);
+  const int threads = threads_for(net, a.rows, height);
   T** const block = s.blocks.get<T*>(pointers * threads);
   T* const state = s.states.get<T>(size * threads);
   for_pieces(a.rows, height, threads, [&](int me, int64_t first, int64_t rows) {
@@ -52,7 +61,7 @@ void solve(const AutoregressiveSystem<T>& a, const U& map) {
     if (few)
       solve_rows(a, map, walk, sorted, own, state + me * size, first, rows);
     else
-      TileSolver<T, U>(a, map, walk, sorted, own, state + me * size).solve(first, rows);
+      solve_tile(a, map, walk, sorted, own, state + me * size, first, rows);
   });
   s.copies.trim();
   s.states.trim();

@@ -72,7 +72,7 @@ class Walk {
  private:
   // When the first `seen` inputs are final: the features' columns, or units with these steps, which never fall.
   int32_t seen_step(int32_t seen, const int32_t* before) const {
-    if (!before) return static_cast<int32_t>((seen + columns_ - 1) / columns_);
+    if (!before) return columns_ == 1 ? seen : static_cast<int32_t>((seen + columns_ - 1) / columns_);
     return seen ? before[seen - 1] : 0;
   }
   static void wait_for(int32_t& step, int32_t other) { step = step < other ? other : step; }

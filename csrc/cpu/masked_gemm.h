@@ -59,11 +59,12 @@ FASTGEN_INLINE void write_rows(Columns<T> to, int64_t row, int m, int64_t first,
   for (int i = 0; i < m; ++i) to.write(row + i, first, n, from + i * kPanel<T>);
 }
 
-// Rows [0, rows) in tiles of even height, so that no thin tile is left over.
+// Rows [0, rows) in tiles of even height, at most `most`, so that no thin tile is left over.
 struct Tiles {
   int64_t rows;
+  int64_t most = kTileRows;
 
-  int64_t count() const { return (rows + kTileRows - 1) / kTileRows; }
+  int64_t count() const { return (rows + most - 1) / most; }
   int64_t begin(int64_t t) const { return rows * t / count(); }
   int height(int64_t t) const { return static_cast<int>(begin(t + 1) - begin(t)); }
 };

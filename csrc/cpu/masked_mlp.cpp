@@ -5,13 +5,6 @@
 
 namespace fastgen::cpu::FASTGEN_VARIANT {
 
-template <class T>
-int64_t multiplications(const MaskedNetwork<T>& net) {
-  int64_t n = 0;
-  for (int l = 0; l < net.count; ++l) n += net.layers[l].stair.in * net.layers[l].stair.out / 2;
-  return n;
-}
-
 // Layer by layer, rows by units: hidden outputs go to `saved`, and to scratch what is only needed on the way.
 template <class T>
 void evaluate_row_major(const MaskedMlpForward<T>& a, T* saved) {
@@ -51,7 +44,7 @@ template <class T>
 void masked_mlp_forward(const MaskedMlpForward<T>& a) {
   static thread_local Scratch scratch;
   if (a.saved) return evaluate_row_major(a, a.saved);
-  const int threads = a.rows * multiplications(a.network) < kSerialWork ? 1 : omp_get_max_threads();
+  const int threads = worthwhile_threads(a.network, a.rows);
   if ((a.rows + kTile<T> - 1) / kTile<T> >= threads) return evaluate_unit_major(a, threads);
   // Fewer tiles than threads: layer by layer all of them find work.
   evaluate_row_major(a, scratch.get<T>(a.rows * hidden_units(a.network)));

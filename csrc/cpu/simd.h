@@ -78,11 +78,11 @@ FASTGEN_INLINE void transpose(Vec<T> (&r)[kLanes<T>]) {
 }
 
 template <class T>
-FASTGEN_INLINE T least(T a, T b) {
+FASTGEN_INLINE constexpr T least(T a, T b) {
   return a < b ? a : b;
 }
 template <class T>
-FASTGEN_INLINE T most(T a, T b) {
+FASTGEN_INLINE constexpr T most(T a, T b) {
   return a < b ? b : a;
 }
 

@@ -50,19 +50,19 @@ class SortedNetwork {
 };
 
 // out[u] += sum_k W[u][k] in[k] for units [begin, end), k from `from` to where the unit sees no more, and below `to`.
-template <class T>
+template <int V, class T>
 void add_sums(const Staircase& s, const T* weight, const T* in, int64_t begin, int64_t end, int64_t from, int64_t to, T* out) {
-  constexpr int R = kTile<T>;
+  constexpr int R = kTile<T, V>;
   for (int64_t u = begin, same; u < end; u += same) {
     const int64_t seen = least<int64_t>(s.prefix[u], to);
     same = 1;
     while (u + same < end && least<int64_t>(s.prefix[u + same], to) == seen) ++same;
     if (seen <= from) continue;
-    const Tiles tiles{same};
+    const Tiles tiles{same, kTileRowsOf<V>};
     for (int64_t t = 0; t < tiles.count(); ++t) {
       const int64_t first = u + tiles.begin(t);
-      multiply_tile(tiles.height(t), Tile<T>{weight + first * s.in + from, s.in, 1, in + from * R, seen - from, out + first * R,
-                                             R, nullptr, true});
+      multiply_tile<T, V>(tiles.height(t), Tile<T>{weight + first * s.in + from, s.in, 1, in + from * R, seen - from,
+                                                   out + first * R, R, nullptr, true});
     }
   }
 }

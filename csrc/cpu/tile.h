@@ -7,14 +7,19 @@ namespace fastgen::cpu::FASTGEN_VARIANT {
 
 template <class T>
 constexpr int kPanel = 2 * kLanes<T>;
+// How many vectors of sums the registers hold beside their operands.
 #if defined(__AVX512F__)
-constexpr int kTileRows = 12;
+constexpr int kSums = 24;
 #else
-constexpr int kTileRows = 6;
+constexpr int kSums = 12;
 #endif
+// The rows of a tile V vectors wide.
+template <int V>
+constexpr int kTileRowsOf = kSums / V < 12 ? kSums / V : 12;
+constexpr int kTileRows = kTileRowsOf<2>;
 
-// out[m][:] = max(bias[:] + sum_k a[m * row_step + k * k_step] * panel[k][:], floor), m < rows <= kTileRows, a panel being
-// kPanel wide; with `accumulate`, out[m][:] takes the place of the bias.
+// out[m][:] = max(bias[:] + sum_k a[m * row_step + k * k_step] * panel[k][:], floor), m < rows <= kTileRowsOf<V>, a panel
+// being V vectors wide; with `accumulate` the sum is added to out[m][:], without a bias or a floor.
 template <class T>
 struct Tile {
   const T* a;
@@ -28,9 +33,7 @@ struct Tile {
   T floor = -__builtin_huge_val();  // a NaN stays one
 };
 
-template <class T>
+template <class T, int V = 2>
 void multiply_tile(int rows, const Tile<T>& t);
-extern template void multiply_tile<float>(int, const Tile<float>&);
-extern template void multiply_tile<double>(int, const Tile<double>&);
 
 }  // namespace fastgen::cpu::FASTGEN_VARIANT

@@ -10,45 +10,47 @@
 
 namespace fastgen::cpu::FASTGEN_VARIANT {
 
-// Rows in a tile.
-template <class T>
-constexpr int kTile = kPanel<T>;
+// Rows in a tile V vectors wide.
+template <class T, int V = 2>
+constexpr int kTile = V * kLanes<T>;
 
 // state[c][r] = data[r][order[c]] for the tile's rows, 0 for those beyond its end.
-template <class T>
+template <class T, int V = 2>
 void load_tile(Columns<const T> from, int64_t first, int64_t rows, int64_t n, T* state) {
-  constexpr int R = kTile<T>, L = kLanes<T>;
-  const bool blocks = !from.order && rows == R;
-  const int64_t square = blocks ? n / L * L : 0;
-  for (int half = 0; half < 2 && square; ++half)
+  constexpr int R = kTile<T, V>, L = kLanes<T>;
+  for (int64_t part = 0; part < R; part += L) {
+    const int64_t square = !from.order && part + L <= rows ? n / L * L : 0;
     for (int64_t c = 0; c < square; c += L) {
       Vec<T> v[L];
 #pragma GCC unroll 16
-      for (int r = 0; r < L; ++r) v[r] = load(from.data + (first + half * L + r) * from.ld + c);
+      for (int r = 0; r < L; ++r) v[r] = load(from.data + (first + part + r) * from.ld + c);
       transpose<T>(v);
 #pragma GCC unroll 16
-      for (int r = 0; r < L; ++r) store(state + (c + r) * R + half * L, v[r]);
+      for (int r = 0; r < L; ++r) store(state + (c + r) * R + part, v[r]);
     }
-  for (int64_t c = square; c < n; ++c)
-    for (int64_t r = 0; r < R; ++r) state[c * R + r] = r < rows ? from.data[(first + r) * from.ld + from.at(c)] : T(0);
+    for (int64_t c = square; c < n; ++c)
+      for (int64_t r = part; r < part + L; ++r)
+        state[c * R + r] = r < rows ? from.data[(first + r) * from.ld + from.at(c)] : T(0);
+  }
 }
 
 // data[r][order[c]] = state[c][r] for the tile's rows.
-template <class T>
+template <class T, int V = 2>
 void store_tile(const T* state, int64_t first, int64_t rows, int64_t n, Columns<T> to) {
-  constexpr int R = kTile<T>, L = kLanes<T>;
-  const int64_t square = rows == R && !to.order ? n / L * L : 0;
-  for (int half = 0; half < 2 && square; ++half)
+  constexpr int R = kTile<T, V>, L = kLanes<T>;
+  for (int64_t part = 0; part < rows; part += L) {
+    const int64_t square = !to.order && part + L <= rows ? n / L * L : 0;
     for (int64_t c = 0; c < square; c += L) {
       Vec<T> v[L];
 #pragma GCC unroll 16
-      for (int r = 0; r < L; ++r) v[r] = load(state + (c + r) * R + half * L);
+      for (int r = 0; r < L; ++r) v[r] = load(state + (c + r) * R + part);
       transpose<T>(v);
 #pragma GCC unroll 16
-      for (int r = 0; r < L; ++r) store(to.data + (first + half * L + r) * to.ld + c, v[r]);
+      for (int r = 0; r < L; ++r) store(to.data + (first + part + r) * to.ld + c, v[r]);
     }
-  for (int64_t c = square; c < n; ++c)
-    for (int64_t r = 0; r < rows; ++r) to.data[(first + r) * to.ld + to.at(c)] = state[c * R + r];
+    for (int64_t c = square; c < n; ++c)
+      for (int64_t r = part; r < least(part + L, rows); ++r) to.data[(first + r) * to.ld + to.at(c)] = state[c * R + r];
+  }
 }
 
 // The weights of sorted units [first, first + m) over sorted inputs: in place where they lie so, else copied to `scratch`.
@@ -93,11 +95,12 @@ void add_products(const NetworkLayer<T>& layer, const T* in, T* out, T* scratch)
   }
 }
 
-template <class T>
-void fill_biases(const NetworkLayer<T>& layer, T* out) {
-  constexpr int R = kTile<T>;
+// out[u] = the bias of unit u, for units [begin, end).
+template <class T, int V = 2>
+void fill_biases(const NetworkLayer<T>& layer, int64_t begin, int64_t end, T* out) {
+  constexpr int R = kTile<T, V>;
   const int32_t* const order = layer.stair.out_order;
-  for (int64_t u = 0; u < layer.stair.out; ++u) {
+  for (int64_t u = begin; u < end; ++u) {
     const T bias = layer.bias ? layer.bias[order ? order[u] : u] : T(0);
     for (int r = 0; r < R; ++r) out[u * R + r] = bias;
   }
@@ -108,6 +111,14 @@ bool is_residual_source(const MaskedNetwork<T>& net, int layer) {
   for (int l = layer + 1; l < net.count; ++l)
     if (net.layers[l].residual == layer) return true;
   return false;
+}
+
+// Threads that are worth waking for so many rows.
+template <class T>
+int worthwhile_threads(const MaskedNetwork<T>& net, int64_t rows) {
+  int64_t multiplications = 0;
+  for (int l = 0; l < net.count; ++l) multiplications += net.layers[l].stair.in * net.layers[l].stair.out / 2;
+  return rows * multiplications < kSerialWork ? 1 : omp_get_max_threads();
 }
 
 // Values evaluate_tile works in: the inputs, every layer's sums (and its outputs where the sums must outlive their
@@ -142,7 +153,7 @@ void evaluate_tile(const MaskedMlpForward<T>& a, const T** sums, int64_t first, 
     const int64_t values = s.out * R;
     T* out = take(s.out);
     sums[l] = out;
-    fill_biases(layer, out);
+    fill_biases(layer, 0, s.out, out);
     if (l == 0 && a.context_terms) {
       T* const context = take(s.out);
       load_tile(Columns<const T>{a.context_terms, a.ld_context, s.out_order}, first, rows, s.out, context);

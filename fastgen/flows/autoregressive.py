@@ -55,12 +55,13 @@ class MaskedAutoregressiveTransform(Transform):
         return affine_autoregressive(x, shift, log_scale, scale_map=self.scale_map, log_det=log_det)
 
     def inverse(self, z: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        terms = self.made.context_terms(context)
-        network, plan = self.made.masked(0, z.device)
+        made = self.made
+        terms = made.context_terms(context)
+        network, plan = made.masked(0, z.device)
         return autoregressive_inverse(
             z,
             network,
-            self.made.params,
+            made.params,
             scale_map=self.scale_map,
             context_terms=None if terms is None else terms.to(z.dtype),
             log_det=log_det,

@@ -52,7 +52,8 @@ def _forward(
 def _forward_fake(
     w: Tensor, params: Params, context_terms: Tensor | None, log_det: Tensor | None, plan: Params, *described: Any
 ) -> tuple[Tensor, Tensor]:
-    return w.new_empty(w.shape), w.new_empty(w.shape[:1], dtype=accumulator(w.dtype))
+    v = torch.empty_like(w, memory_format=torch.contiguous_format)
+    return v, w.new_empty(w.shape[0], dtype=accumulator(w.dtype))
 
 
 def _backward(
@@ -194,7 +195,7 @@ def autoregressive_inverse(
     if plan is None:
         plan = make_network_plan(network, w.device)
     flat_plan = [t for layer in plan for t in layer]
-    w2 = w.reshape(-1, w.shape[-1])
+    w2 = w if w.dim() == 2 else w.reshape(-1, w.shape[-1])
     if context_terms is not None:
         context_terms = rows(context_terms.expand(*w.shape[:-1], context_terms.shape[-1]))
     log_det = None if log_det is None else log_det.reshape(-1)
@@ -210,7 +211,7 @@ def autoregressive_inverse(
         v, total = apply(_AutoregressiveInverse, flat_plan, spec, univariate, definition, w2, context_terms, log_det, *params)
     else:
         v, total = _call(w2, params, context_terms, log_det, flat_plan, *spec, *univariate)
-    return v.view(w.shape), total.view(w.shape[:-1])
+    return (v, total) if w2 is w else (v.view(w.shape), total.view(w.shape[:-1]))
 
 
 def _validate(

@@ -70,7 +70,7 @@ def _forward_fake(
     direct: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor]:
-    y = x.new_empty((x.shape[0], _out_features(params, activations)))
+    y = x.new_empty(x.shape[0], _out_features(params, activations))
     return y, x.new_empty(_saved_size(x, params, activations) if save else 0)
 
 
@@ -232,16 +232,16 @@ def validate_parameters(
     """Raises TypeError or ValueError unless all fit the network, the dtype and device of `x`, called `name`, and the batch."""
     if len(params) != network.parameter_count:
         raise ValueError(f"params: expected {network.parameter_count} tensors, found {len(params)}")
-    widths = [(len(layer.out_degrees), len(layer.in_degrees)) for layer in network.layers]
-    if network.direct:
-        widths.append((widths[-1][0], network.features))
-    for i, p in enumerate(params):
-        out, into = widths[i // 2]
+    dtype, device = x.dtype, x.device
+    for i, (p, shape) in enumerate(zip(params, network.parameter_shapes, strict=True)):
         if p is None and i % 2:
             continue
+        # Asked here first: a call that says what is wrong costs more than the question.
+        if isinstance(p, Tensor) and p.dtype == dtype and p.device == device and p.shape == shape:
+            continue
         _check.like(p, f"params[{i}]", x, name)  # type: ignore[arg-type]
-        _check.shape(p, f"params[{i}]", (out,) if i % 2 else (out, into))  # type: ignore[arg-type]
+        _check.shape(p, f"params[{i}]", shape)  # type: ignore[arg-type]
     if context_terms is not None:
         _check.like(context_terms, "context_terms", x, name)
-        _check.features(context_terms, "context_terms", widths[0][0])
+        _check.features(context_terms, "context_terms", network.parameter_shapes[0][0])
         _check.batch_broadcastable(context_terms, "context_terms", batch)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -35,12 +35,13 @@ class MaskedNetwork:
     `outputs` is P, the number of outputs per feature: the last layer has P outputs of each feature's degree, in a row.
 
     Its parameters are a flat list: weight and bias of every layer in order (a bias may be None), then the weight of the
-    direct connections where there are any.
+    direct connections where there are any. `parameter_shapes` are their shapes, in that order.
     """
 
     layers: tuple[MaskedLayer, ...]
     direct: bool = False
     outputs: int = 1
+    parameter_shapes: tuple[tuple[int, ...], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -57,6 +58,8 @@ class MaskedNetwork:
             raise ValueError(f"layers[-1].activation: expected identity, found {self.layers[-1].activation}")
         if self.outputs < 1 or len(self.layers[-1].out_degrees) % self.outputs:
             raise ValueError(f"outputs: expected a divisor of the last layer's width, found {self.outputs}")
+        # Once: every call compares its parameters with them.
+        object.__setattr__(self, "parameter_shapes", tuple(self._shapes()))
 
     @property
     def features(self) -> int:
@@ -66,6 +69,13 @@ class MaskedNetwork:
     def parameter_count(self) -> int:
         """The length of the flat list of parameters."""
         return 2 * len(self.layers) + self.direct
+
+    def _shapes(self) -> Iterator[tuple[int, ...]]:
+        for layer in self.layers:
+            yield len(layer.out_degrees), len(layer.in_degrees)
+            yield (len(layer.out_degrees),)
+        if self.direct:
+            yield len(self.layers[-1].out_degrees), self.features
 
 
 def masked_mlp(

@@ -329,6 +329,22 @@ def test_the_compiled_forward_checks_every_argument(position: int, wrong: object
         backends.compiled().masked_linear_forward(*arguments)
 
 
+class Subclass(Tensor):
+    pass
+
+
+def test_the_compiled_module_reads_tensors_of_every_kind_alike() -> None:
+    x, weight, bias, expected = torch.rand(4, 3), torch.rand(5, 3), torch.rand(5), torch.zeros(4, 5)
+    backends.compiled().masked_linear_forward(x, weight, bias, *PLAN, "relu", expected)
+    # Rows at a stride, parameters, and subclasses: these are read through their attributes.
+    apart = torch.zeros(8, 3)[::2].copy_(x)
+    for kind in (torch.nn.Parameter, lambda t: t.as_subclass(Subclass)):
+        found = torch.zeros(4, 5)
+        backends.compiled().masked_linear_forward(kind(apart), kind(weight), kind(bias), *PLAN, "relu", found)
+        assert torch.equal(found, expected)
+    assert expected.all()
+
+
 @pytest.mark.parametrize("position", [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11])
 def test_the_compiled_backward_checks_every_tensor(position: int) -> None:
     arguments = [
