@@ -30,12 +30,13 @@ NAMES = (
     "autoregressive_sample",
     "models",
     "coupling_flows",
+    "reversible",
     "sampling",
     "training",
 )
 
 # What is more than one operation.
-WHOLE = ("models", "coupling_flows", "sampling", "training")
+WHOLE = ("models", "coupling_flows", "reversible", "sampling", "training")
 
 # What keeps torch, MKL and oneDNN from AVX-512, read once when a process starts.
 WITHOUT_AVX512 = {

@@ -138,7 +138,8 @@ def _beside(name: str, peer: Peer, setting: Setting) -> Iterator[Case]:
         parameters = [p for network in truth.networks for p in network.parameters()]
         value, *grads = value_and_gradients(parameters, lambda x: truth.log_prob(truth.model, x), theirs[:CHECKED].double())
         expected = [value, *(g[peer.order] if i % 6 >= 4 else g for i, g in enumerate(grads))]
-        found = value_and_gradients([p for layer in _layers(ours) for p in layer.parameters()], ours.log_prob, x[:CHECKED])
+        own = [p for layer in linear_layers(ours) for p in layer.parameters()]
+        found = value_and_gradients(own, ours.log_prob, x[:CHECKED])
         return relative_error(found, expected)
 
     steps = {
@@ -163,19 +164,20 @@ def _start_apart(peer: Peer) -> None:
 @torch.no_grad()
 def _copy(peer: Peer, ours: flows.RealNVP) -> None:
     theirs = [layer for network in peer.networks for layer in network if isinstance(layer, nn.Linear)]
-    for i, (layer, source) in enumerate(zip(_layers(ours), theirs, strict=True)):
+    for i, (layer, source) in enumerate(zip(linear_layers(ours), theirs, strict=True)):
         rows = peer.order if i % 3 == 2 else slice(None)
         layer.weight.copy_(source.weight[rows])
         layer.bias.copy_(source.bias[rows])
 
 
-def _layers(ours: flows.RealNVP) -> list[nn.Linear]:
+def linear_layers(ours: flows.RealNVP) -> list[nn.Linear]:
+    """Those of the conditioners, in order."""
     couplings = [module for module in ours.modules() if isinstance(module, AffineCoupling)]
     return [layer for coupling in couplings for layer in cast(MLP, coupling.conditioner).layers]
 
 
 def _work(ours: flows.RealNVP) -> tuple[Work, Work]:
-    weights = sum(layer.weight.numel() for layer in _layers(ours))
+    weights = sum(layer.weight.numel() for layer in linear_layers(ours))
     parameters = sum(p.numel() for p in ours.parameters())
     rows = 4 * BATCH * FEATURES
     return Work(2 * BATCH * weights, 4 * parameters + rows), Work(6 * BATCH * weights, 28 * parameters + rows)
