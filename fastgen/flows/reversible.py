@@ -66,9 +66,10 @@ class _Step:
     def __init__(self, transform: Transform, inverse: bool) -> None:
         self.transform = transform
         self.inverse = inverse
+        self.modules = list(transform.modules())
         self.parameters: dict[Tensor, list[_Place]] = {}
         self.buffers: list[tuple[Tensor, _Place]] = []
-        for module in transform.modules():
+        for module in self.modules:
             for name, parameter in module._parameters.items():
                 if parameter is not None:
                     self.parameters.setdefault(parameter, []).append(_Place(module._parameters, name))
@@ -108,7 +109,7 @@ class _Step:
     def _state(self) -> list[int | bool]:
         """What cannot change unseen: how often floating buffers were written to, and the mode of each module."""
         versions = [buffer._version for buffer, _ in self.buffers if buffer.is_floating_point()]
-        return [*versions, *(module.training for module in self.transform.modules())]
+        return [*versions, *(module.training for module in self.modules)]
 
     @property
     def _name(self) -> str:
