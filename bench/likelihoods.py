@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -28,6 +29,7 @@ class Trained:
     data: a set that comes with fastgen, or the name of a file.
     what: a model, or a config that comes with fastgen.
     paper: the log-likelihood per row that the paper of the model gives, where the data is the paper's.
+    seeds: how many at most, where training takes long.
     """
 
     data: str
@@ -35,9 +37,11 @@ class Trained:
     what: str
     settings: tuple[str, ...] = ()
     paper: float | None = None
+    seeds: int | None = None
 
 
-# The order of table 1 in Papamakarios et al. 2017; the last four as in table 3 and 4 of Germain et al. 2015.
+# The order of table 1 in Papamakarios et al. 2017, then flows of couplings; the last four as in table 3 and 4 of Germain et al.
+# 2015.
 ROWS = (
     *(
         row
@@ -49,13 +53,17 @@ ROWS = (
             Trained(data, "MAF MoG (5)", "maf-mog"),
         )
     ),
+    Trained("digits", "NICE", "nice"),
+    Trained("digits", "RealNVP", "realnvp"),
+    Trained("mnist", "NICE", "nice", seeds=1),
+    Trained("mnist", "RealNVP", "realnvp", seeds=1),
     Trained("mushrooms.npz", "MADE, 1 mask", "mushrooms", paper=-9.68),
     Trained("mushrooms.npz", "MADE, 32 masks", "mushrooms", MASKS),
     Trained("nips.npz", "MADE, 1 mask", "nips", paper=-280.25),
     # The masks themselves keep the network from learning the rows by heart: it needs less decay, and no average.
     Trained("nips.npz", "MADE, 32 masks", "nips", (*MASKS, "training.weight_decay=1.0", "training.ema=none")),
 )
-BASELINE = {"digits": "full-covariance Gaussian", "patches": "full-covariance Gaussian"}
+BASELINE = dict.fromkeys(("digits", "patches", "mnist"), "full-covariance Gaussian")
 INDEPENDENT = "independent features"
 
 
@@ -75,30 +83,41 @@ class Result:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fastgen.bench.likelihoods", description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="DATA", help="sets to train on  [default: all]")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="data sets, or models by their names here  [default: all]")
     parser.add_argument("--files", type=Path, default=Path("."), metavar="DIR", help="where the files of the data are")
+    parser.add_argument("--mnist", type=Path, default=Path("."), metavar="DIR", help="where the files of MNIST are")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="keep the runs there, and go on with those that are there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, in place of those of the same rows")
     parser.add_argument("--render", type=Path, nargs=2, metavar=("FILE", "PAGE"), help="put results into a page, and stop")
     options = parser.parse_args(arguments)
     if options.render:
         run = json.loads(options.render[0].read_text())
         report.render(options.render[1], "likelihoods", markdown(run["environment"], [Result(**row) for row in run["rows"]]))
         return 0
-    results = []
     for row in ROWS:
-        if Path(row.data).stem in (options.names or [Path(r.data).stem for r in ROWS]):
-            results.append(measure(row, options.files, options.seeds))
-            print(results[-1], flush=True)
+        if not options.names or {Path(row.data).stem, row.name} & set(options.names):
+            result = measure(row, options)
+            print(result, flush=True)
             if options.json:
-                run = {"environment": environment("cpu"), "rows": [asdict(result) for result in results]}
-                options.json.write_text(json.dumps(run, indent=1) + "\n")
+                _write(options.json, asdict(result))
     return 0
 
 
-def measure(row: Trained, files: Path, seeds: int) -> Result:
+def _write(path: Path, result: dict) -> None:
+    """Puts a result among those in the file, in the order of ROWS."""
+    before = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = {(row["data"], row["name"]): row for row in [*before, result]}
+    order = [(Path(row.data).stem, row.name) for row in ROWS]
+    run = {"environment": environment("cpu"), "rows": [rows[key] for key in order if key in rows]}
+    path.write_text(json.dumps(run, indent=1) + "\n")
+
+
+def measure(row: Trained, options: argparse.Namespace) -> Result:
     """Trains a row with every seed."""
-    found = [_train(row, files, seed) for seed in range(seeds)]
+    with tempfile.TemporaryDirectory() as folder:
+        runs = options.runs or Path(folder)
+        found = [_train(row, options, runs, seed) for seed in range(min(options.seeds, row.seeds or options.seeds))]
     baseline = BASELINE.get(row.data, INDEPENDENT)
     ours = [next(name for name in result["nats_per_row"] if name not in (baseline, "diagonal Gaussian")) for result in found]
     pairs = list(zip(found, ours, strict=True))
@@ -114,17 +133,17 @@ def measure(row: Trained, files: Path, seeds: int) -> Result:
     )
 
 
-def _train(row: Trained, files: Path, seed: int) -> dict:
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        data = str(files / row.data) if Path(row.data).suffix else row.data
-        command = [sys.executable, "-m", "fastgen", "train", row.what, "--data", data, "--seed", str(seed), "--out", str(out)]
-        settings = [part for setting in row.settings for part in ("--set", setting)]
-        subprocess.run([*command, *settings], check=True, stdout=subprocess.DEVNULL)
-        *_, last = (out / "log.csv").read_text().splitlines()
-        header, *_ = (out / "log.csv").read_text().splitlines()
-        seconds = float(dict(zip(header.split(","), last.split(","), strict=True))["seconds"])
-        return {**json.loads((out / "result.json").read_text()), "seconds": seconds}
+def _train(row: Trained, options: argparse.Namespace, runs: Path, seed: int) -> dict:
+    out = runs / re.sub(r"\W+", "-", f"{row.data} {row.name} {seed}")
+    data = str(options.files / row.data) if Path(row.data).suffix else row.data
+    command = [sys.executable, "-m", "fastgen", "train", row.what, "--data", data, "--seed", str(seed), "--out", str(out)]
+    command += ["--data-dir", str(options.mnist)] if row.data == "mnist" else []
+    command += ["--resume"] if (out / "run.json").exists() else []
+    settings = [part for setting in row.settings for part in ("--set", setting)]
+    subprocess.run([*command, *settings], check=True, stdout=subprocess.DEVNULL)
+    header, *_, last = (out / "log.csv").read_text().splitlines()
+    seconds = float(dict(zip(header.split(","), last.split(","), strict=True))["seconds"])
+    return {**json.loads((out / "result.json").read_text()), "seconds": seconds}
 
 
 def markdown(run: dict, results: Sequence[Result]) -> str:

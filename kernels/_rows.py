@@ -1,15 +1,20 @@
-"""Kernels that go over rows once: the shape of their tiles, and their loads."""
+"""Kernels that go over rows once: the shape of their tiles, their launch, and their loads."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import device_of
+from ._launch import device_of, on_device
 from ._math import widen
+
+# Tiles that one program walks at most; a row of no more is short.
+_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -22,11 +27,31 @@ class RowTile:
 
 
 def row_tile(x: Tensor) -> RowTile:
-    """The tile for x of shape (B, D): 2048 elements, but so few rows that every multiprocessor gets two."""
-    batch, features = x.shape
-    columns = min(triton.next_power_of_2(features), 1024)
-    rows = min(2048 // columns, triton.next_power_of_2(triton.cdiv(batch, 2 * device_of(x).processors)))
+    """The tile for x of shape (B, ...): 2048 elements, but so few rows that every multiprocessor gets two."""
+    columns = min(triton.next_power_of_2(math.prod(x.shape[1:])), 1024)
+    rows = min(2048 // columns, triton.next_power_of_2(triton.cdiv(len(x), 2 * device_of(x).processors)))
     return RowTile(rows, columns, num_warps=4 if rows * columns >= 1024 else 1)
+
+
+def row_parts(x: Tensor, tile: RowTile) -> tuple[int, int]:
+    """How many elements of a row of x (B, ...) one program takes, and how many programs that makes.
+
+    A short row is not cut; of a long one every multiprocessor gets eight programs or more, for an even load.
+    """
+    length = math.prod(x.shape[1:])
+    steps = triton.cdiv(length, tile.columns)
+    if steps > _STEPS:
+        steps = min(_STEPS, max(1, steps * triton.cdiv(len(x), tile.rows) // (8 * device_of(x).processors)))
+    share = steps * tile.columns
+    return share, triton.cdiv(length, share)
+
+
+def launch_rows(kernel: Any, x: Tensor, tile: RowTile, *arguments: Any, parts: int = 1, **options: Any) -> None:
+    """Launches `parts` programs for every tile of rows of x (B, ...)."""
+    with on_device(x):
+        kernel[(triton.cdiv(len(x), tile.rows) * parts,)](
+            *arguments, **options, ROWS=tile.rows, COLUMNS=tile.columns, num_warps=tile.num_warps
+        )
 
 
 def interleaved(a: Tensor | None, b: Tensor | None) -> bool:
@@ -36,9 +61,9 @@ def interleaved(a: Tensor | None, b: Tensor | None) -> bool:
     return a.stride(1) == 2 and a.stride() == b.stride() and b.data_ptr() == a.data_ptr() + a.element_size()
 
 
-def strides(t: Tensor | None) -> tuple[int, ...]:
-    """t's strides, zeros for None."""
-    return (0, 0) if t is None else t.stride()
+def strides(t: Tensor | None, axes: int = 2) -> tuple[int, ...]:
+    """t's strides along its axes, zeros for None."""
+    return (0,) * axes if t is None else t.stride()
 
 
 @triton.jit

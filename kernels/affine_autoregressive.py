@@ -8,9 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import accumulator, on_device
-from ._math import exp
-from ._rows import interleaved, load_pair, load_row_values, load_tile, row_tile, store_tile, strides
+from ._affine import affine, affine_gradients
+from ._launch import accumulator
+from ._rows import interleaved, launch_rows, load_pair, load_row_values, load_tile, row_tile, store_tile, strides
 from ._scale_map import log_scale_of, through_scale_map
 
 
@@ -60,8 +60,8 @@ def _forward_kernel(
             COLUMNS,
         )
         s = log_scale_of(a, KIND, A, B)
-        v = u * exp(s) + t if INVERSE else (u - t) * exp(-s)
-        store_tile(z, row, column, features, v, mask)
+        # A coupling's map is the inverse of this one.
+        store_tile(z, row, column, features, affine(u, t, s, not INVERSE), mask)
         sums += tl.where(mask, s, 0.0)
     change = tl.sum(sums, 1) if INVERSE else -tl.sum(sums, 1)
     tl.store(total + row, load_row_values(log_det, row, log_det_stride, row < batch) + change, mask=row < batch)
@@ -118,15 +118,9 @@ def _backward_kernel(
             COLUMNS,
         )
         s = log_scale_of(a, KIND, A, B)
-        if INVERSE:
-            gu = g * exp(s)
-            store_tile(gshift, row, column, features, g, mask)
-            gs = gu * u + gl
-        else:
-            gu = g * exp(-s)
-            store_tile(gshift, row, column, features, -gu, mask)
-            gs = -gu * (u - t) - gl
+        gu, gt, gs = affine_gradients(g, gl, u, t, s, not INVERSE)
         store_tile(gx, row, column, features, gu, mask)
+        store_tile(gshift, row, column, features, gt, mask)
         store_tile(glog_scale, row, column, features, through_scale_map(gs, a, KIND, A, B), mask)
 
 
@@ -139,30 +133,28 @@ def forward(
     total = x.new_empty(batch, dtype=accumulator(x.dtype))
     if batch == 0:
         return z, total
-    tile = row_tile(x)
-    with on_device(x):
-        _forward_kernel[(triton.cdiv(batch, tile.rows),)](
-            x,
-            shift,
-            log_scale,
-            log_det,
-            z,
-            total,
-            batch,
-            features,
-            *x.stride(),
-            *shift.stride(),
-            *log_scale.stride(),
-            0 if log_det is None else log_det.stride(0),
-            INVERSE=inverse,
-            KIND=kind,
-            A=a,
-            B=b,
-            INTERLEAVED=interleaved(shift, log_scale),
-            ROWS=tile.rows,
-            COLUMNS=tile.columns,
-            num_warps=tile.num_warps,
-        )
+    launch_rows(
+        _forward_kernel,
+        x,
+        row_tile(x),
+        x,
+        shift,
+        log_scale,
+        log_det,
+        z,
+        total,
+        batch,
+        features,
+        *x.stride(),
+        *shift.stride(),
+        *log_scale.stride(),
+        0 if log_det is None else log_det.stride(0),
+        INVERSE=inverse,
+        KIND=kind,
+        A=a,
+        B=b,
+        INTERLEAVED=interleaved(shift, log_scale),
+    )
     return z, total
 
 
@@ -183,31 +175,29 @@ def backward(
     gx, gshift, glog_scale = (x.new_empty((batch, features)) if n else None for n in needs)
     if batch == 0 or not any(needs):
         return gx, gshift, glog_scale
-    tile = row_tile(x)
-    with on_device(x):
-        _backward_kernel[(triton.cdiv(batch, tile.rows),)](
-            grad_z,
-            grad_log_det,
-            x,
-            shift,
-            log_scale,
-            gx,
-            gshift,
-            glog_scale,
-            batch,
-            features,
-            *strides(grad_z),
-            0 if grad_log_det is None else grad_log_det.stride(0),
-            *x.stride(),
-            *shift.stride(),
-            *log_scale.stride(),
-            INVERSE=inverse,
-            KIND=kind,
-            A=a,
-            B=b,
-            INTERLEAVED=interleaved(shift, log_scale),
-            ROWS=tile.rows,
-            COLUMNS=tile.columns,
-            num_warps=tile.num_warps,
-        )
+    launch_rows(
+        _backward_kernel,
+        x,
+        row_tile(x),
+        grad_z,
+        grad_log_det,
+        x,
+        shift,
+        log_scale,
+        gx,
+        gshift,
+        glog_scale,
+        batch,
+        features,
+        *strides(grad_z),
+        0 if grad_log_det is None else grad_log_det.stride(0),
+        *x.stride(),
+        *shift.stride(),
+        *log_scale.stride(),
+        INVERSE=inverse,
+        KIND=kind,
+        A=a,
+        B=b,
+        INTERLEAVED=interleaved(shift, log_scale),
+    )
     return gx, gshift, glog_scale

@@ -8,9 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import accumulator, on_device
+from ._launch import accumulator
 from ._math import exp
-from ._rows import interleaved, load_pair, load_row_values, load_tile, row_tile, store_tile, strides
+from ._rows import interleaved, launch_rows, load_pair, load_row_values, load_tile, row_tile, store_tile, strides
 from ._scale_map import log_scale_of, through_scale_map
 
 # log(2 pi) / 2
@@ -125,27 +125,25 @@ def forward(x: Tensor, mean: Tensor | None, log_scale: Tensor | None, kind: int,
     log_prob = x.new_empty(batch, dtype=accumulator(x.dtype))
     if batch == 0:
         return log_prob
-    tile = row_tile(x)
-    with on_device(x):
-        _forward_kernel[(triton.cdiv(batch, tile.rows),)](
-            x,
-            mean,
-            log_scale,
-            log_prob,
-            batch,
-            features,
-            *x.stride(),
-            *strides(mean),
-            *strides(log_scale),
-            # Scale maps do not map 0 to 0.
-            KIND=0 if log_scale is None else kind,
-            A=a,
-            B=b,
-            INTERLEAVED=interleaved(mean, log_scale),
-            ROWS=tile.rows,
-            COLUMNS=tile.columns,
-            num_warps=tile.num_warps,
-        )
+    launch_rows(
+        _forward_kernel,
+        x,
+        row_tile(x),
+        x,
+        mean,
+        log_scale,
+        log_prob,
+        batch,
+        features,
+        *x.stride(),
+        *strides(mean),
+        *strides(log_scale),
+        # Scale maps do not map 0 to 0.
+        KIND=0 if log_scale is None else kind,
+        A=a,
+        B=b,
+        INTERLEAVED=interleaved(mean, log_scale),
+    )
     return log_prob
 
 
@@ -164,28 +162,26 @@ def backward(
     gx, gmean, glog_scale = (x.new_empty((batch, features)) if n else None for n in needs)
     if batch == 0 or not any(needs):
         return gx, gmean, glog_scale
-    tile = row_tile(x)
-    with on_device(x):
-        _backward_kernel[(triton.cdiv(batch, tile.rows),)](
-            grad,
-            x,
-            mean,
-            log_scale,
-            gx,
-            gmean,
-            glog_scale,
-            batch,
-            features,
-            grad.stride(0),
-            *x.stride(),
-            *strides(mean),
-            *strides(log_scale),
-            KIND=0 if log_scale is None else kind,
-            A=a,
-            B=b,
-            INTERLEAVED=interleaved(mean, log_scale),
-            ROWS=tile.rows,
-            COLUMNS=tile.columns,
-            num_warps=tile.num_warps,
-        )
+    launch_rows(
+        _backward_kernel,
+        x,
+        row_tile(x),
+        grad,
+        x,
+        mean,
+        log_scale,
+        gx,
+        gmean,
+        glog_scale,
+        batch,
+        features,
+        grad.stride(0),
+        *x.stride(),
+        *strides(mean),
+        *strides(log_scale),
+        KIND=0 if log_scale is None else kind,
+        A=a,
+        B=b,
+        INTERLEAVED=interleaved(mean, log_scale),
+    )
     return gx, gmean, glog_scale

@@ -9,7 +9,7 @@ import torch
 import typer
 from rich.console import Console
 
-from ..data import DATASETS
+from ..data import SHIPPED
 from ..flows import Flow
 from ..train import RunFolder
 from . import options
@@ -26,9 +26,7 @@ TIMING_SECONDS = 4.0
 
 
 def demo(
-    data: Annotated[
-        str, typer.Option(callback=options.one_of(tuple(DATASETS)), help=f"Data set: {', '.join(DATASETS)}.")
-    ] = DATA,
+    data: Annotated[str, typer.Option(callback=options.one_of(SHIPPED), help=f"Data set: {', '.join(SHIPPED)}.")] = DATA,
     out: Annotated[Path, typer.Option(help="Folder for the results; what it holds of an earlier run is replaced.")] = Path(
         "runs/demo"
     ),

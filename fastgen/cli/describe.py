@@ -23,10 +23,13 @@ def _group() -> None:
 @data.command("describe")
 def describe(
     source: Annotated[str, typer.Argument(metavar="FILE", help=options.DATA_HELP, show_default=False)],
+    data_dir: options.DataDir = None,
     seed: options.Seed = 0,
     assign: options.Assign = None,
 ) -> None:
     """Print what a run would train on: rows, features, levels, ranges, missing values and constant columns."""
     settings = {"data.source": Setting(source, "FILE"), **parse(assign or (), data_keys())}
+    if data_dir is not None:
+        settings["data.dir"] = Setting(str(data_dir), "--data-dir")
     for line in data_config(checked(settings, data_keys()), seed).describe().lines():
         typer.echo(line)

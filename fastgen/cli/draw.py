@@ -21,12 +21,18 @@ IMAGES, POINTS = 64, 4000
 
 
 def draw_samples(
-    model: nn.Module, levels: int | None, n: int, seed: int, context: NDArray[np.floating] | None = None
+    model: nn.Module,
+    levels: int | None,
+    n: int,
+    seed: int,
+    context: NDArray[np.floating] | None = None,
+    **options: float,
 ) -> NDArray[np.floating]:
     """n >= 1 samples (n, features) in the units of the data, the same for a seed.
 
     levels: where the rows of a continuous model are whole levels with noise: what lies beyond is brought back to them.
     context: (F,) for all of them or (n, F) for each its own.
+    options: those of the model's own sampling, such as a flow's temperature.
 
     Raises MemoryError where they do not fit in memory.
     """
@@ -36,12 +42,12 @@ def draw_samples(
 
     def rows(start: int, stop: int) -> Tensor:
         if given is None:
-            return model.sample(stop - start, generator=generator)  # type: ignore[operator]
-        return model.sample(1, given[start:stop], generator=generator)[0]  # type: ignore[operator]
+            return model.sample(stop - start, generator=generator, **options)  # type: ignore[operator]
+        return model.sample(1, given[start:stop], generator=generator, **options)[0]  # type: ignore[operator]
 
     samples: NDArray[np.floating] | None = None
     for start in range(0, n, SAMPLED_ROWS):
-        found = rows(start, min(n, start + SAMPLED_ROWS))
+        found = rows(start, min(n, start + SAMPLED_ROWS)).flatten(1)
         found = found if levels is None else found.clamp(0, levels)
         samples = np.empty((n, found.shape[1]), found.cpu().numpy().dtype) if samples is None else samples
         samples[start : start + len(found)] = found.cpu().numpy()

@@ -18,6 +18,8 @@ TABLES = ("model", "data", "training", "teacher")
 TOP: dict[str, Any] = {"seed": int, "threads": int | None, "device": str | None}
 # What a student learns from: a run or a checkpoint of one, and the rows of noise an epoch.
 TEACHER: dict[str, Any] = {"run": str, "rows": int}
+# What a data set that is known by name takes as well: the folder of its files, and whether its own labels are context.
+NAMED_DATA: dict[str, Any] = {"dir": str | None, "labels": str | bool | None}
 # What `build` gives a model out of its data, and what a run decides for all of it.
 _GIVEN = {
     "features",
@@ -48,7 +50,7 @@ def known(model: str) -> dict[str, Any]:
 
 def data_keys() -> dict[str, Any]:
     """The keys of the table [data], likewise."""
-    return _dotted("data", {"source": str, "seed": int, **_fields(FileOptions)})
+    return _dotted("data", {"source": str, "seed": int, **_fields(FileOptions), **NAMED_DATA})
 
 
 def _dotted(table: str, keys: dict[str, Any]) -> dict[str, Any]:

@@ -78,6 +78,10 @@ DATA_HELP = f"A file (npy, npz, csv, IDX, parquet) or one of {', '.join(DATASETS
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or a checkpoint of one.", show_default=False)]
 OtherData = Annotated[str | None, typer.Option("--data", help=f"{DATA_HELP}  [default: what it was trained on]")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Folder of the files of a data set known by name: mnist.", show_default=False),
+]
 Assign = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A key of the config, such as learning_rate=1e-4; as often as needed."),

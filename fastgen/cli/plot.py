@@ -5,41 +5,60 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
+from matplotlib.figure import Figure
 
 from ..train import RunFolder, read_log
 from ..train.plots import save_figure
+from ..train.run import PICTURES
 from . import options
 from .distill import distillation_picture
 from .draw import picture
 from .errors import UserError
+from .invertible import interpolation, reconstruction
 from .restore import restore
 from .results import held_out, nats_per_dim
+
+FLOW_PICTURES = {"interpolation": interpolation, "reconstruction": reconstruction}
 
 
 def plot(
     run: Annotated[Path, typer.Argument(help="The folder of a run, finished or not.", show_default=False)],
+    kind: Annotated[str, typer.Option(callback=options.one_of(PICTURES), help=f"{', '.join(PICTURES)}.")] = "summary",
     out: Annotated[
-        Path | None, typer.Option(callback=options.suffix(".png"), help="A PNG file.  [default: summary.png in that folder]")
+        Path | None, typer.Option(callback=options.suffix(".png"), help="A PNG file.  [default: KIND.png in that folder]")
     ] = None,
     seed: options.Seed = 0,
     device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
-    """Draw what a run has come to: held-out data beside samples, and the learning curves."""
+    """Draw what a run has come to: held-out data beside samples, and the learning curves.
+
+    Of a flow also the way between held-out rows through its noise, or whether its inverse gives them back.
+    """
     files = RunFolder(run)
+    place = options.device_of(device)
+    if kind == "summary":
+        figure, found = _summary(files, seed, place), None
+    else:
+        trained = restore(files.checkpoint, place)
+        figure, found = FLOW_PICTURES[kind](trained, trained.data())
+    out = out or files.pictures[kind]
+    save_figure(out, figure)
+    if found:
+        typer.echo(found)
+    typer.echo(f"picture: {out}")
+
+
+def _summary(files: RunFolder, seed: int, place: torch.device) -> Figure:
     records = read_log(files.log)
     if not records:
         raise UserError(f"{files.log}: expected a finished epoch, found none")
-    place = options.device_of(device)
     trained = restore(files.checkpoint, place)
     data = trained.data()
-    out = out or files.picture
     teacher = trained.description.get("teacher")
     if teacher is not None:
-        figure = distillation_picture(trained.model, restore(Path(teacher["run"]), place), data, records, seed)
-    else:
-        nats = nats_per_dim(data, held_out(trained.name, trained.model, data))
-        figure = picture(trained.name, trained.model, data, records, nats, seed)
-    save_figure(out, figure)
-    typer.echo(f"picture: {out}")
+        return distillation_picture(trained.model, restore(Path(teacher["run"]), place), data, records, seed)
+    nats = nats_per_dim(data, held_out(trained.name, trained.model, data))
+    return picture(trained.name, trained.model, data, records, nats, seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..data import DATASETS
 from ..train.models import MODELS
 from .errors import UserError
 from .keys import known, nearest
@@ -12,8 +13,8 @@ from .settings import Setting, Settings, read_toml
 
 CONFIGS = {path.stem: path for path in sorted((Path(__file__).parent / "configs").glob("*.toml"))}
 DATA = "digits"
-# The config that suits a data set. The sets of two-dimensional points share one.
-SUITS = {"digits": "digits", "patches": "patches", **dict.fromkeys(("moons", "rings", "spirals", "pinwheel"), "points")}
+# The sets of two-dimensional points share their configs.
+POINTS = ("moons", "rings", "spirals", "pinwheel")
 
 
 def named(what: str, data: str | None) -> Settings:
@@ -28,11 +29,13 @@ def named(what: str, data: str | None) -> Settings:
 
 
 def recipe(model: str, data: str) -> Settings:
-    """The settings that suit a model and a data set: the config of that data set, less the options of another model.
+    """The settings that suit a model and a data set: the config of both, else that of the data set, less other models' options.
 
     For a file of the user's they are the defaults of the model and of training.
     """
-    suited = read_toml(CONFIGS[SUITS[data]]) if data in SUITS else {}
+    name = "points" if data in POINTS else data
+    path = next((CONFIGS[c] for c in (f"{model}-{name}", name) if data in DATASETS and c in CONFIGS), None)
+    suited = {} if path is None else read_toml(path)
     keys = known(model)
     kept = {key: setting for key, setting in suited.items() if key in keys}
     return {**kept, "model.name": Setting(model, "MODEL"), "data.source": Setting(data, "--data")}

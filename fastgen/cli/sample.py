@@ -9,6 +9,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from ..flows import Flow
 from ..train.plots import rows_figure, save_figure
 from . import options
 from .conditions import read_context
@@ -42,6 +43,13 @@ def sample(
         str | None,
         typer.Option(help="What to condition on: numbers such as 1.0,0.5, or a .npy or .csv file with rows of them."),
     ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            callback=options.at_least(0),
+            help="Of a flow: what its noise is multiplied by; below 1 samples are likelier and less varied.  [default: 1]",
+        ),
+    ] = None,
     seed: options.Seed = 0,
     device: options.Device = None,
     threads: options.Threads = None,
@@ -50,8 +58,13 @@ def sample(
     trained = restore(run, options.device_of(device))
     conditions = read_context(context, trained.context_features)
     n = _number(n, conditions)
+    cooled = {} if temperature is None else {"temperature": temperature}
+    if cooled and not isinstance(trained.model, Flow):
+        raise UserError(f"--temperature: expected a flow, found {trained.name}")
     try:
-        samples = draw_samples(trained.model, trained.noisy_levels, n, seed, conditions)
+        samples = draw_samples(trained.model, trained.noisy_levels, n, seed, conditions, **cooled)
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
     except MemoryError as error:
         raise UserError(f"-n: expected samples that fit in memory, found {n}") from error
     if out.suffix == ".png":

@@ -33,6 +33,7 @@ _WHAT = f"A TOML file; a config that comes with fastgen: {', '.join(CONFIGS)}; o
 def train(
     what: Annotated[str | None, typer.Argument(metavar="CONFIG-OR-MODEL", help=_WHAT, show_default=False)] = None,
     data: Annotated[str | None, typer.Option(help=f"{options.DATA_HELP}  [default: the config's]")] = None,
+    data_dir: options.DataDir = None,
     assign: options.Assign = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: the config's, or 0]")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run.  [default: runs/MODEL-DATA]")] = None,
@@ -53,6 +54,7 @@ def train(
     """Train a model on data: the best weights, states to resume from, a log and a picture go to a folder."""
     given = {
         "data.source": ("--data", data),
+        "data.dir": ("--data-dir", None if data_dir is None else str(data_dir)),
         "seed": ("--seed", seed),
         "training.on_nonfinite": ("--on-nonfinite", on_nonfinite),
         "device": ("--device", device),

@@ -1,4 +1,4 @@
-"""Data sets: shipped ones and users' own files, each split into train, valid and test, the same for the same seed."""
+"""Data sets: those known by name and users' own files, each split into train, valid and test, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 from .assemble import assemble
 from .dataset import Dataset, Window
-from .description import Description, describe_file, describe_shipped
+from .description import Description, describe_file, describe_named
 from .digits import digits
 from .errors import DataError
 from .mapped import MappedPart
+from .mnist import mnist
 from .options import FileOptions, did_you_mean
 from .part import Part, Source
 from .patches import patches
@@ -26,7 +27,11 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "rings": rings,
     "spirals": spirals,
     "pinwheel": pinwheel,
+    "mnist": mnist,
 }
+# What a set by name may be told beside the seed.
+OPTIONS = {"mnist": ("dir", "labels")}
+SHIPPED = tuple(name for name in DATASETS if name not in OPTIONS)
 
 
 def load(source: str | os.PathLike[str], *, seed: int = 0, **options: Any) -> Dataset:
@@ -35,22 +40,22 @@ def load(source: str | os.PathLike[str], *, seed: int = 0, **options: Any) -> Da
     Args:
         source: a name of DATASETS, or a file: npy, npz, csv, IDX or Parquet, told apart by its name.
         seed: of the split, where the file does not come split, and of the noise on levels.
-        options: as in FileOptions; for files only.
+        options: as in FileOptions, for files; for mnist `dir`, the folder of its files, and `labels`.
 
     Raises:
         DataError: no such set or file, or one that does not hold what it should: with the file, the place in it, what was
             found and what was expected.
         TypeError: an option that does not exist.
     """
-    if _is_shipped(source, options):
-        return DATASETS[str(source)](seed=seed)
+    if _is_named(source, options):
+        return DATASETS[str(source)](seed=seed, **options)
     return assemble(Path(source), seed, FileOptions.parse(options)).data
 
 
 def describe(source: str | os.PathLike[str], *, seed: int = 0, **options: Any) -> Description:
     """What `load` with the same arguments would train on, in figures. Missing values are told, not raised."""
-    if _is_shipped(source, options):
-        return describe_shipped(DATASETS[str(source)](seed=seed))
+    if _is_named(source, options):
+        return describe_named(DATASETS[str(source)](seed=seed, **options), options.get("dir"))
     parsed = FileOptions.parse(options)
     found = assemble(Path(source), seed, replace(parsed, missing="drop"))
     problem = None
@@ -59,19 +64,25 @@ def describe(source: str | os.PathLike[str], *, seed: int = 0, **options: Any) -
     return describe_file(Path(source), found, problem)
 
 
-def _is_shipped(source: str | os.PathLike[str], options: dict[str, Any]) -> bool:
+def _is_named(source: str | os.PathLike[str], options: dict[str, Any]) -> bool:
     if not isinstance(source, str) or source not in DATASETS:
         if isinstance(source, str) and not os.path.exists(source) and not Path(source).suffix:
             names = ", ".join(DATASETS)
             raise DataError(f"data: expected a file or one of {names}, found {source!r}{did_you_mean(source, list(DATASETS))}")
+        if "dir" in options:
+            raise DataError(f"{source}: expected no dir, which is for {', '.join(OPTIONS)}, found {options['dir']}")
         return False
-    if options:
-        raise DataError(f"{source}: expected no options, which are for files, found {', '.join(options)}")
+    taken = OPTIONS.get(source, ())
+    unknown = [name for name in options if name not in taken]
+    if unknown:
+        expected = f"no options but {' and '.join(taken)}" if taken else "no options, which are for files"
+        raise DataError(f"{source}: expected {expected}, found {', '.join(unknown)}")
     return True
 
 
 __all__ = [
     "DATASETS",
+    "SHIPPED",
     "DataError",
     "Dataset",
     "Description",
@@ -83,6 +94,7 @@ __all__ = [
     "describe",
     "digits",
     "load",
+    "mnist",
     "moons",
     "patches",
     "pinwheel",

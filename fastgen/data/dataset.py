@@ -108,10 +108,10 @@ class Window:
 
 
 def _noisy(part: Part, levels: int | None, rng: np.random.Generator) -> Part:
-    return part if levels is None else replace(part, rows=dequantise(part.rows, rng))
+    return part if levels is None else replace(part, rows=dequantize(part.rows, rng))
 
 
-def dequantise(levels: Rows, rng: np.random.Generator) -> Rows:
+def dequantize(levels: Rows, rng: np.random.Generator) -> Rows:
     """Whole numbers plus uniform noise in [0, 1), in their dtype: a density of the result bounds the pixels' likelihood."""
     dtype = levels.dtype.type
     noisy = levels + rng.random(levels.shape, dtype=dtype)

@@ -42,8 +42,9 @@ class Column:
 class Description:
     """A data set in figures.
 
-    source: the file, or the name of a set that is shipped.
-    file_bytes: the size of the file; None for a shipped set.
+    source: the file, or the name of a set that is known by one.
+    folder: where the files of a set that is known by name are; None for a shipped set, and for a file.
+    file_bytes: the size of the file; None for a set that is known by name.
     dtype: of the rows once in memory.
     mapped: whether the rows stay in the file until they are needed.
     rows: how many train, valid and test have.
@@ -53,6 +54,7 @@ class Description:
     """
 
     source: str
+    folder: str | None
     file_bytes: int | None
     dtype: str
     mapped: bool
@@ -77,8 +79,8 @@ class Description:
         return [*self._whole(), *self._columns()]
 
     def _whole(self) -> Iterator[str]:
-        size = "shipped" if self.file_bytes is None else f"{self.file_bytes:,} bytes"
-        yield f"source: {self.source} ({size})"
+        where = "shipped" if self.folder is None else f"in {self.folder}"
+        yield f"source: {self.source} ({where if self.file_bytes is None else f'{self.file_bytes:,} bytes'})"
         yield "rows: " + ", ".join(f"{count:,} {name}" for name, count in self.rows.items())
         context = f", {self.context_features} of context" if self.context_features else ""
         classes = f", of which {self.classes} are classes, one-hot" if self.classes else ""
@@ -124,15 +126,18 @@ def describe_file(path: Path, found: Assembled, problem: str | None) -> Descript
     )
 
 
-def describe_shipped(data: Dataset) -> Description:
-    """What a set that is shipped holds."""
+def describe_named(data: Dataset, folder: str | os.PathLike[str] | None) -> Description:
+    """What a set that is known by name holds, out of the files in a folder or shipped."""
+    context = data.context_columns or ()
     width = data.features + data.context_features + data.train.weighted
     survey = Survey(width)
     for name in PARTS:
         for part in getattr(data, name).chunks():
             survey.add(as_rows(part))
-    names = [f"column {i}" for i in range(width)]
-    return _description(data, data.name, None, _columns(survey, names, ["feature"] * width))
+    names = [f"column {i}" for i in range(width - len(context))] + list(context)
+    roles = ["feature"] * data.features + ["context"] * len(context)
+    where = None if folder is None else str(folder)
+    return _description(data, data.name, None, _columns(survey, names, roles), folder=where)
 
 
 def _columns(survey: Survey, names: Sequence[str], roles: list[str]) -> tuple[Column, ...]:
@@ -146,12 +151,14 @@ def _description(
     file_bytes: int | None,
     columns: tuple[Column, ...],
     *,
+    folder: str | None = None,
     classes: int = 0,
     dropped: int = 0,
     problem: str | None = None,
 ) -> Description:
     return Description(
         source=source,
+        folder=folder,
         file_bytes=file_bytes,
         dtype=str(data.train.dtype),
         mapped=isinstance(data.train, MappedPart),

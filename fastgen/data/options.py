@@ -51,6 +51,7 @@ class FileOptions:
         if self.weight is not None:
             _expect("weight", "a column's name or index", self.weight, _is_column(self.weight))
         _expect("columns", "at least one column", self.columns, self.columns != ())
+        _expect("labels", "a file with a class per row", self.labels, not isinstance(self.labels, bool))
         if self.labels is not None:
             object.__setattr__(self, "labels", str(self.labels))
         _expect("dtype", " or ".join(DTYPES), self.dtype, self.dtype in DTYPES)

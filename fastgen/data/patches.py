@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .dataset import Dataset, dequantise
+from .dataset import Dataset, dequantize
 from .part import Part, Rows
 
 EDGE = 8
@@ -32,7 +32,7 @@ def patches(*, seed: int = 0) -> Dataset:
     for photograph in load_sample_images().images:
         grey = np.rint(photograph @ _LUMA)
         for part, bands in zip(parts, split_bands(rng), strict=True):
-            part.extend(prepare(dequantise(band_patches(grey, band).astype(np.float32), rng)) for band in bands)
+            part.extend(prepare(dequantize(band_patches(grey, band).astype(np.float32), rng)) for band in bands)
     # Shuffled: neighbours in a photograph look alike, and whoever reads the first rows is to see them all.
     train, valid, test = (Part(rng.permutation(np.concatenate(part))) for part in parts)
     return Dataset(
@@ -62,6 +62,6 @@ def band_patches(grey: NDArray[np.float64], band: int) -> NDArray[np.float64]:
 
 
 def prepare(pixels: Rows) -> Rows:
-    """Dequantised grey levels (rows, 64) scaled to [0, 1], without their mean and without the last pixel."""
+    """Dequantized grey levels (rows, 64) scaled to [0, 1], without their mean and without the last pixel."""
     scaled = pixels.astype(np.float64) / LEVELS
     return (scaled - scaled.mean(axis=1, keepdims=True))[:, :-1].astype(np.float32)

@@ -5,31 +5,47 @@ from .autoregressive_flow import AutoregressiveFlow
 from .base import Distribution, StandardNormal
 from .batch_norm import BatchNorm
 from .bounds import Bounds
-from .elementwise import Logit, Standardise, UnitInterval, dequantise
-from .embedding import MLP
+from .coupling import AdditiveCoupling, AffineCoupling, Coupling
+from .coupling_flow import CouplingFlow
+from .elementwise import Dequantize, Logit, Standardise, UnitInterval, dequantize
+from .embedding import EMBEDDINGS, MLP
 from .flow import Flow
 from .iaf import IAF
+from .image import Unflatten
+from .labels import ClassEmbedding
+from .logistic import StandardLogistic
 from .maf import MAF
 from .mixture import MixtureOfNormals
+from .nice import NICE
 from .normal import ConditionalDiagonalNormal, DiagonalNormal
 from .permutation import Permutation
+from .realnvp import RealNVP
 from .registry import BASES, PREPROCESSING
+from .scaling import Scaling
 from .transform import Composed, Inverse, Transform
 from .truncated import Acceptance, Truncated
 from .uniform import Uniform
 
 __all__ = [
     "BASES",
+    "EMBEDDINGS",
     "IAF",
     "MAF",
     "MLP",
+    "NICE",
     "PREPROCESSING",
     "Acceptance",
+    "AdditiveCoupling",
+    "AffineCoupling",
     "AutoregressiveFlow",
     "BatchNorm",
     "Bounds",
+    "ClassEmbedding",
     "Composed",
     "ConditionalDiagonalNormal",
+    "Coupling",
+    "CouplingFlow",
+    "Dequantize",
     "DiagonalNormal",
     "Distribution",
     "Flow",
@@ -38,11 +54,15 @@ __all__ = [
     "MaskedAutoregressiveTransform",
     "MixtureOfNormals",
     "Permutation",
+    "RealNVP",
+    "Scaling",
+    "StandardLogistic",
     "StandardNormal",
     "Standardise",
     "Transform",
     "Truncated",
+    "Unflatten",
     "Uniform",
     "UnitInterval",
-    "dequantise",
+    "dequantize",
 ]

@@ -15,11 +15,8 @@ from .autoregressive import SCALE_MAP, MaskedAutoregressiveTransform
 from .base import Distribution
 from .batch_norm import BatchNorm
 from .checks import at_least_one
-from .elementwise import Standardise
-from .embedding import build_embedding, describe_embedding, embedded_features
-from .flow import Flow
-from .registry import build_base, describe_base, described, preprocessing
-from .transform import Composed, Transform
+from .stack import StackFlow, placed_embedding
+from .transform import Transform
 
 ORDERS = {"reverse": ("natural", "reversed"), "random": ("random",)}
 
@@ -40,7 +37,7 @@ def orders(order: str, seed: int | None, count: int) -> list[dict[str, Any]]:
     return [{"order": name, "seed": own} for name, own in zip(cycle, seeds(seed, count), strict=False)]
 
 
-class AutoregressiveFlow(Flow):
+class AutoregressiveFlow(StackFlow):
     """A base distribution seen through a stack of masked autoregressive transforms, each in the direction of `directed`.
 
     Args:
@@ -56,7 +53,7 @@ class AutoregressiveFlow(Flow):
             their arguments, but features and context_features; None: the standard normal.
         batch_norm: whether a BatchNorm follows each masked autoregressive transform.
         embedding: the network that transforms and base see the context through: a module that takes (..., F), or the
-            arguments of an `MLP`, but context_features.
+            arguments of an `MLP`, but context_features; or those of a `ClassEmbedding`, its name under "embedding".
         standardise_context: whether there is a standardisation of the context, before the embedding, for
             `fit_standardisation` or a state_dict to set.
         seed: what random orders and degrees follow; None draws one from torch's generator. Parameters are drawn from
@@ -66,8 +63,6 @@ class AutoregressiveFlow(Flow):
     Raises:
         ValueError, TypeError: an argument out of its range or of no meaning.
     """
-
-    transform: Composed
 
     def directed(self, block: MaskedAutoregressiveTransform) -> Transform:
         """The transform from data to noise that a block serves as."""
@@ -95,10 +90,7 @@ class AutoregressiveFlow(Flow):
         at_least_one(transforms=transforms)
         seed = settled_seed(seed, order, options)
         placed: dict[str, Any] = {"device": device, "dtype": dtype}
-        network = build_embedding(embedding, context_features)
-        if network is not None:
-            network.to(**placed)
-        seen = embedded_features(network, context_features)
+        network, seen = placed_embedding(embedding, context_features, **placed)
         blocks = [
             MaskedAutoregressiveTransform(
                 features,
@@ -111,31 +103,20 @@ class AutoregressiveFlow(Flow):
             )
             for own in orders(order, seed, transforms)
         ]
-        stack: list[Transform] = [preprocessing(t).to(**placed) for t in preprocess]
+        stack: list[Transform] = []
         for block in blocks:
             directed = self.directed(block)
             stack.extend([directed, BatchNorm(features, **placed)] if batch_norm else [directed])
-        super().__init__(build_base(base, features, seen, **placed), Composed(stack), network)
-        if standardise_context:
-            self.standardise_context = Standardise(context_features).to(**placed)
-        sizes = {"context_features": context_features, "transforms": transforms, "batch_norm": batch_norm}
-        self._config = {**blocks[0].config, **sizes, "order": order, "seed": seed}
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Keyword arguments, as JSON knows them, that build the same flow again; its state_dict holds all numbers.
-
-        Raises TypeError where `preprocess`, `base` or `embedding` is of one's own.
-        """
-        return {**self.stack_config, "base": describe_base(self.base)}
-
-    @property
-    def stack_config(self) -> dict[str, Any]:
-        """`config` but for the base."""
-        own = self._config["transforms"] * (2 if self._config["batch_norm"] else 1)
-        return {
-            **self._config,
-            "preprocess": [described(t) for t in list(self.transform)[:-own]],
-            "embedding": describe_embedding(self.embedding),
-            "standardise_context": self.standardise_context is not None,
-        }
+        config = {"transforms": transforms, "batch_norm": batch_norm, "order": order, "seed": seed}
+        super().__init__(
+            features,
+            stack,
+            {**blocks[0].config, **config},
+            context_features=context_features,
+            preprocess=preprocess,
+            base=base,
+            embedding=network,
+            seen=seen,
+            standardise_context=standardise_context,
+            **placed,
+        )

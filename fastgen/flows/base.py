@@ -61,6 +61,13 @@ class Distribution(nn.Module):
         """Whether there is an `rsample`."""
         return type(self).rsample is not Distribution.rsample
 
+    def centre(self, context: Tensor | None = None) -> Tensor | float | None:
+        """What samples are spread about, for temperatures: a number, or (..., D) for context (..., F).
+
+        None where the distribution has no such centre.
+        """
+        return None
+
     def extra_repr(self) -> str:
         return f"features={self.features}"
 
@@ -87,3 +94,6 @@ class StandardNormal(Distribution):
     ) -> Tensor:
         size = (*shape, self.features)
         return torch.randn(size, dtype=self.like.dtype, device=self.like.device, generator=generator)
+
+    def centre(self, context: Tensor | None = None) -> float:
+        return 0.0

@@ -61,6 +61,11 @@ class BatchNorm(Transform):
         """Keyword arguments, as JSON knows them, that build the same transform again."""
         return {"features": self.features, "momentum": self.momentum, "eps": self.eps}
 
+    @property
+    def exact_inverse(self) -> bool:
+        """In evaluation mode only."""
+        return not self.training
+
     def forward(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As every transform's. Raises ValueError for fewer than two rows in training mode."""
         _check.floating(x, "x")

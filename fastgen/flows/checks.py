@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..nn.checks import check_counts
+
 
 def at_least_one(**counts: int) -> None:
     """Raises ValueError, naming the first of them that is less than 1."""
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, found {value}")
+    check_counts(1, **counts)
 
 
 def check_context(context: Tensor | None, features: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..nn.checks import check_counts
 from ..ops import _check
 from ..reference.accumulate import accumulator
 from .checks import at_least_one
@@ -17,7 +18,7 @@ from .moments import Moments
 from .transform import Transform, spread_log_det
 
 
-def dequantise(pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def dequantize(pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Integer grey levels 0..L-1 -> continuous ones in [0, L): noise from U[0, 1) is added.
 
     The mean log-density of the result, per unit of one grey level, is at most the log-probability of the integers (Theis et
@@ -37,6 +38,39 @@ def dequantise(pixels: Tensor, generator: torch.Generator | None = None) -> Tens
     return torch.minimum(noisy, torch.nextafter(levels + 1, levels))
 
 
+class Dequantize(Transform):
+    """Integer grey levels 0..L-1 to continuous ones in [0, L) by `dequantize`; the inverse rounds down. log_det is 0.
+
+    A flow behind it has the log-density of noisy levels, on average at most the log-probability of the levels themselves. The
+    noise is drawn from torch's generator, in evaluation mode too.
+
+    Raises ValueError for fewer than 2 levels.
+    """
+
+    exact_inverse = False
+
+    def __init__(self, levels: int = 256) -> None:
+        super().__init__()
+        check_counts(2, levels=levels)
+        self.levels = levels
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Keyword arguments, as JSON knows them, that build the same transform again."""
+        return {"levels": self.levels}
+
+    def forward(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        noisy = dequantize(x)
+        return noisy, spread_log_det(0.0, noisy, log_det)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As every transform's; what lies outside [0, L) goes to the nearest level."""
+        return z.floor().clamp(0, self.levels - 1), spread_log_det(0.0, z, log_det)
+
+    def extra_repr(self) -> str:
+        return f"levels={self.levels}"
+
+
 class UnitInterval(Transform):
     """Grey levels to [0, 1]: z = x / levels for x in [0, levels], so that a log-density of x is per unit of one grey level.
 
@@ -45,8 +79,7 @@ class UnitInterval(Transform):
 
     def __init__(self, levels: int = 256) -> None:
         super().__init__()
-        if levels < 2:
-            raise ValueError(f"levels: expected at least 2, found {levels}")
+        check_counts(2, levels=levels)
         self.levels = levels
 
     @property

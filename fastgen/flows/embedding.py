@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..reference import ACTIVATIONS, activation_name
+from .. import nn as networks
 from .checks import at_least_one, check_context
+from .labels import ClassEmbedding
+from .named import description_of, kind_of
 
 
-class MLP(nn.Module):
-    """Linear layers with an activation between them, from a context (..., F) to `features` numbers.
+class MLP(networks.MLP):
+    """The network `fastgen.nn.MLP` of a context (..., F), with `features` numbers for an answer.
 
     Args:
         context_features: F.
@@ -37,42 +38,44 @@ class MLP(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
         at_least_one(context_features=context_features, features=features)
-        for width in hidden_features:
-            at_least_one(hidden_features=width)
-        self.activation = activation_name(activation)
-        widths = (context_features, *hidden_features, features)
-        layers = [nn.Linear(*ends, device=device, dtype=dtype) for ends in itertools.pairwise(widths)]
-        self.layers = cast("Sequence[nn.Linear]", nn.ModuleList(layers))
+        options: dict[str, Any] = {"hidden_features": hidden_features, "activation": activation}
+        super().__init__(context_features, features, **options, device=device, dtype=dtype)
 
     @property
     def context_features(self) -> int:
-        return self.layers[0].in_features
+        return self.in_features
 
     @property
     def config(self) -> dict[str, Any]:
         """Keyword arguments, as JSON knows them, that build the same network again."""
-        *hidden, last = (layer.out_features for layer in self.layers)
-        sizes = {"context_features": self.context_features, "features": last}
+        hidden = [layer.out_features for layer in self.layers[:-1]]
+        sizes = {"context_features": self.in_features, "features": self.out_features}
         return {**sizes, "hidden_features": hidden, "activation": self.activation}
 
-    def forward(self, context: Tensor) -> Tensor:
+    def forward(self, context: Tensor) -> Tensor:  # type: ignore[override]
         """context (..., F) -> (..., features)."""
-        *first, last = self.layers
-        y = check_context(context, self.context_features)
-        for layer in first:
-            y = ACTIVATIONS[self.activation](layer(y))
-        return last(y)
+        return super().forward(check_context(context, self.in_features))
+
+
+EMBEDDINGS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in (MLP, ClassEmbedding)}
 
 
 def build_embedding(embedding: nn.Module | Mapping[str, Any] | None, context_features: int) -> nn.Module | None:
-    """The network itself, or the MLP that a dict of its arguments describes. Raises TypeError for anything else."""
+    """The network itself, or one of EMBEDDINGS: its name under "embedding", MLP where there is none, and its arguments.
+
+    Raises ValueError for an unknown name, TypeError for anything else than a module or a dict.
+    """
     if embedding is None or isinstance(embedding, nn.Module):
         return embedding
     if not isinstance(embedding, Mapping):
         raise TypeError(f"embedding: expected a module or a dict, found {type(embedding).__name__}")
-    return MLP(**{"context_features": context_features, **embedding})
+    kind, options = kind_of({"embedding": "MLP", **embedding}, "embedding", "embedding", EMBEDDINGS)
+    if kind is ClassEmbedding:
+        if context_features != 1:
+            raise ValueError(f"context_features: expected 1, the label, for a ClassEmbedding, found {context_features}")
+        return kind(**options)
+    return kind(**{"context_features": context_features, **options})
 
 
 @torch.no_grad()
@@ -90,6 +93,4 @@ def describe_embedding(embedding: nn.Module | None) -> dict[str, Any] | None:
     """What `build_embedding` builds the same network from. Raises TypeError for a module of one's own."""
     if embedding is None:
         return None
-    if type(embedding) is not MLP:
-        raise TypeError(f"embedding: expected an MLP for a config, found {type(embedding).__name__}")
-    return embedding.config
+    return description_of(embedding, "embedding", "embedding", EMBEDDINGS)

@@ -42,6 +42,9 @@ class DiagonalNormal(Distribution):
     ) -> Tensor:
         return _scaled_noise(self.mean, self.log_scale, (*shape, self.features), generator)
 
+    def centre(self, context: Tensor | None = None) -> Tensor:
+        return self.mean
+
 
 class ConditionalDiagonalNormal(Distribution):
     """N(mean, e^{2 s}) feature by feature, with mean and s from a network of the context; at first nearly the standard normal.
@@ -95,6 +98,9 @@ class ConditionalDiagonalNormal(Distribution):
         mean, log_scale = self._mean_and_log_scale(context, self.network.layers[0].weight.dtype)
         _check.batch_broadcastable(mean, "context", tuple(shape))
         return _scaled_noise(mean, SCALE_MAP(log_scale), (*shape, self.features), generator)
+
+    def centre(self, context: Tensor | None = None) -> Tensor:
+        return self._mean_and_log_scale(context, self.network.layers[0].weight.dtype)[0]
 
     def _mean_and_log_scale(self, context: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         # Under autocast the network answers in half precision; the noise stays what it is.

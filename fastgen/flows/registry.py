@@ -3,39 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from .base import Distribution, StandardNormal
 from .bounds import Bounds
-from .elementwise import Logit, Standardise, UnitInterval
+from .elementwise import Dequantize, Logit, Standardise, UnitInterval
+from .logistic import StandardLogistic
 from .mixture import MixtureOfNormals
+from .named import description_of, kind_of
 from .normal import ConditionalDiagonalNormal, DiagonalNormal
 from .permutation import Permutation
 from .transform import Transform
 from .uniform import Uniform
 
 PREPROCESSING: dict[str, type[Transform]] = {
-    kind.__name__: kind for kind in (Logit, Permutation, Standardise, UnitInterval, Bounds)
+    kind.__name__: kind for kind in (Logit, Permutation, Standardise, UnitInterval, Bounds, Dequantize)
 }
 
 BASES: dict[str, type[Distribution]] = {
-    kind.__name__: kind for kind in (StandardNormal, DiagonalNormal, ConditionalDiagonalNormal, MixtureOfNormals, Uniform)
+    kind.__name__: kind
+    for kind in (
+        StandardNormal,
+        DiagonalNormal,
+        ConditionalDiagonalNormal,
+        MixtureOfNormals,
+        Uniform,
+        StandardLogistic,
+    )
 }
-
-Kind = TypeVar("Kind", Transform, Distribution)
 
 
 def preprocessing(transform: Transform | Mapping[str, Any]) -> Transform:
     """The transform itself, or one of PREPROCESSING: its name under "transform", and its arguments."""
     if isinstance(transform, Transform):
         return transform
-    kind, options = _named(transform, "preprocess", "transform", PREPROCESSING)
+    kind, options = kind_of(transform, "preprocess", "transform", PREPROCESSING)
     return kind(**options)
 
 
 def described(transform: Transform) -> dict[str, Any]:
     """What `preprocessing` makes the same transform from. Raises TypeError for a transform of one's own."""
-    return _described(transform, "preprocess", "transform", PREPROCESSING)
+    return description_of(transform, "preprocess", "transform", PREPROCESSING)
 
 
 def build_base(
@@ -51,7 +59,7 @@ def build_base(
         ValueError, TypeError: an unknown name, arguments of no meaning, or a base of other sizes.
     """
     if not isinstance(base, Distribution):
-        kind, own = _named({"base": "StandardNormal"} if base is None else base, "base", "base", BASES)
+        kind, own = kind_of({"base": "StandardNormal"} if base is None else base, "base", "base", BASES)
         sizes = {"features": features, **({"context_features": context_features} if kind.conditional else {})}
         base = kind(**{**sizes, **own, **options})
     if base.features not in (None, features):
@@ -61,21 +69,4 @@ def build_base(
 
 def describe_base(base: Distribution) -> dict[str, Any]:
     """What `build_base` makes the same base from. Raises TypeError for a base of one's own."""
-    return _described(base, "base", "base", BASES)
-
-
-def _named(description: Any, argument: str, key: str, kinds: Mapping[str, type[Kind]]) -> tuple[type[Kind], dict[str, Any]]:
-    if not isinstance(description, Mapping):
-        raise TypeError(f"{argument}: expected a {key} or a dict, found {type(description).__name__}")
-    options = dict(description)
-    name = options.pop(key, None)
-    if name not in kinds:
-        raise ValueError(f"{argument}: expected {key!r} to be one of {', '.join(kinds)}, found {name!r}")
-    return kinds[name], options
-
-
-def _described(item: Any, argument: str, key: str, kinds: Mapping[str, type[Any]]) -> dict[str, Any]:
-    name = type(item).__name__
-    if kinds.get(name) is not type(item):
-        raise TypeError(f"{argument}: expected {key}s of {', '.join(kinds)} for a config, found {name}")
-    return {key: name, **item.config}
+    return description_of(base, "base", "base", BASES)

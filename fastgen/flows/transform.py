@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..ops.gaussian_log_prob import gaussian_log_prob
 from ..reference.accumulate import accumulator
+from .checks import at_least_one
+from .reversible import reconstruction_error, run, same_random_numbers
+
+
+class Retraced(NamedTuple):
+    """One step of a transform, walked again from its output.
+
+    Attributes:
+        leaves: tensors of the input's shape; the first is the input, rebuilt. The gradient of the input is the sum of theirs.
+        output: what the step gave, as a function of the leaves, the context and the parameters.
+        log_det: its own log_det, likewise.
+    """
+
+    leaves: tuple[Tensor, ...]
+    output: Tensor
+    log_det: Tensor
 
 
 class Transform(nn.Module):
@@ -18,6 +35,14 @@ class Transform(nn.Module):
     `forward` goes from data to noise, `inverse` back. Both take `log_det`, what the transforms before have summed up, and
     return it with their own added. A subclass gives `forward` and `inverse`.
     """
+
+    @property
+    def exact_inverse(self) -> bool:
+        """Whether `inverse` undoes `forward` and the other way round, as a reversible stack needs.
+
+        Not so where one of them draws noise that is part of its result, rounds, or sees a batch as a whole.
+        """
+        return True
 
     def forward(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x (..., D) and context (..., F) -> z (..., D) and log|det dz/dx| (...) in nats, added to `log_det` if given.
@@ -38,6 +63,18 @@ class Transform(nn.Module):
         z, log_det = self(x, context, log_det=log_det)
         return gaussian_log_prob(z) + log_det
 
+    def retrace(self, output: Tensor, context: Tensor | None = None, *, inverse: bool = False) -> Retraced:
+        """The step from the input to `output`, what `forward` gave (`inverse`, if inverse), with the input rebuilt from it.
+
+        To be called with gradients enabled. Its network runs twice, once in each direction: a transform that can do with one
+        evaluation gives its own.
+        """
+        there, back = (self.inverse, self) if inverse else (self, self.inverse)
+        with torch.no_grad(), same_random_numbers(output.device):
+            rebuilt, _ = back(output, context)
+        leaf = rebuilt.detach().requires_grad_()
+        return Retraced((leaf,), *there(leaf, context))
+
 
 def spread_log_det(value: Tensor | float, x: Tensor, log_det: Tensor | None) -> Tensor:
     """A log_det that is the same for every row of x (..., D), added to `log_det` if given: (...)."""
@@ -53,44 +90,102 @@ class Inverse(Transform):
         super().__init__()
         self.transform = transform
 
+    @property
+    def exact_inverse(self) -> bool:
+        return self.transform.exact_inverse
+
     def forward(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.transform.inverse(x, context, log_det=log_det)
 
     def inverse(self, z: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.transform(z, context, log_det=log_det)
 
+    def retrace(self, output: Tensor, context: Tensor | None = None, *, inverse: bool = False) -> Retraced:
+        return self.transform.retrace(output, context, inverse=not inverse)
+
 
 class Composed(Transform):
-    """Transforms one after the other: the first meets the data, the last gives the noise. Compositions inside are flattened."""
+    """Transforms one after the other: the first meets the data, the last gives the noise. Compositions inside are flattened.
 
-    def __init__(self, transforms: Iterable[Transform]) -> None:
+    A reversible one keeps, for gradients, its last output instead of what every transform reads and computes: on the way back
+    each transform's input is rebuilt from its output, and its network evaluated again. Memory does not grow with the number
+    of transforms. Inside a plain composition it stays what it is, as one transform.
+
+    Args:
+        transforms: at least one; a reversible composition flattens those inside it.
+        reversible: whether inputs are rebuilt where gradients are needed; elsewhere there is nothing to keep. All transforms
+            must have an exact inverse then, and take float32 or float64. There are no gradients of gradients.
+        anchor_every: keeps the input of every n-th transform of a reversible composition too, so that errors of rebuilt
+            inputs add up over n transforms only; None: none of them. See `reconstruction_error`.
+
+    Raises:
+        ValueError, TypeError: no transforms, something that is none, an `anchor_every` below 1 or of a composition that is not
+            reversible.
+    """
+
+    def __init__(self, transforms: Iterable[Transform], *, reversible: bool = False, anchor_every: int | None = None) -> None:
         super().__init__()
+        self.reversible, self.anchor_every = reversible, anchor_every
+        if anchor_every is not None:
+            at_least_one(anchor_every=anchor_every)
+            if not reversible:
+                raise ValueError(f"anchor_every: expected None with reversible=False, found {anchor_every}")
         flat: list[Transform] = []
         for i, transform in enumerate(transforms):
             if not isinstance(transform, Transform):
                 raise TypeError(f"transforms[{i}]: expected a Transform, found {type(transform).__name__}")
-            flat.extend(transform if isinstance(transform, Composed) else [transform])
+            whole = not isinstance(transform, Composed) or (transform.reversible and not reversible)
+            flat.extend([transform] if whole else cast(Composed, transform))
         if not flat:
             raise ValueError("transforms: expected at least one, found none")
         self.transforms = cast("Sequence[Transform]", nn.ModuleList(flat))
 
+    def like(self, transforms: Iterable[Transform]) -> Composed:
+        """Other transforms, composed in the same way."""
+        return Composed(transforms, reversible=self.reversible, anchor_every=self.anchor_every)
+
+    @property
+    def exact_inverse(self) -> bool:
+        return all(transform.exact_inverse for transform in self.transforms)
+
     def forward(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        for transform in self.transforms:
-            x, log_det = transform(x, context, log_det=log_det)
+        return self._walk(self.transforms, x, context, log_det)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._walk(self.transforms, z, context, log_det, inverse=True)
+
+    def normal_log_prob(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> Tensor:
+        # What the last transform keeps is gone before the others are rebuilt: nothing is won by rebuilding its input.
+        *first, last = self.transforms
+        if first:
+            x, log_det = self._walk(first, x, context, log_det)
+        return last.normal_log_prob(x, context, log_det=log_det)
+
+    def _walk(
+        self,
+        transforms: Sequence[Transform],
+        x: Tensor,
+        context: Tensor | None,
+        log_det: Tensor | None,
+        inverse: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        if self.reversible and torch.is_grad_enabled():
+            reads = itertools.chain((x, context, log_det), *(transform.parameters() for transform in transforms))
+            if any(t is not None and t.requires_grad for t in reads):
+                return run(transforms, x, context, log_det, inverse=inverse, anchor_every=self.anchor_every)
+        for transform in reversed(transforms) if inverse else transforms:
+            x, log_det = (transform.inverse if inverse else transform)(x, context, log_det=log_det)
         assert log_det is not None
         return x, log_det
 
-    def inverse(self, z: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        for transform in reversed(self.transforms):
-            z, log_det = transform.inverse(z, context, log_det=log_det)
-        assert log_det is not None
-        return z, log_det
+    def reconstruction_error(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """How exactly a reversible composition rebuilds the inputs of its transforms for x (..., D) and context (..., F).
 
-    def normal_log_prob(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> Tensor:
-        *first, last = self.transforms
-        for transform in first:
-            x, log_det = transform(x, context, log_det=log_det)
-        return last.normal_log_prob(x, context, log_det=log_det)
+        Returns, transform by transform, the largest error of a rebuilt input relative to the largest entry of its row, over
+        all rows: (transforms,). It holds all inputs at a time. Where inputs are rebuilt to an error e, gradients are off by
+        about e too: `anchor_every` or float64 helps.
+        """
+        return reconstruction_error(self.transforms, x, context, self.anchor_every)
 
     def __iter__(self) -> Iterator[Transform]:
         return iter(self.transforms)

@@ -1,7 +1,8 @@
-"""Masked layers and networks: parameters for the operations of `fastgen.ops`."""
+"""Layers and networks: parameters for the operations of `fastgen.ops`, and what flows are conditioned by."""
 
 from .foreign import network_of_masks
 from .linear import MaskedLinear
 from .made import MADE
+from .mlp import MLP, ConvNet, ResidualMLP
 
-__all__ = ["MADE", "MaskedLinear", "network_of_masks"]
+__all__ = ["MADE", "MLP", "ConvNet", "MaskedLinear", "ResidualMLP", "network_of_masks"]

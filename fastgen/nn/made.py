@@ -11,8 +11,10 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from ..ops import MaskedLayer, MaskedNetwork, NetworkPlan, _check, make_network_plan, masked_mlp
+from ..ops import MaskedLayer, MaskedNetwork, NetworkPlan, make_network_plan, masked_mlp
 from ..reference import activation_name
+from .checks import check_counts, check_widths
+from .context import context_terms
 from .degrees import draw_seed, fan_in, feature_degrees, hidden_degrees, random_permutation
 from .linear import MaskedLinear
 from .planned import Planned
@@ -20,9 +22,6 @@ from .planned import Planned
 # The last layer, and the last of each residual block, start at this fraction of the usual size: a flow starts near the
 # identity and a density near the standard one, where gradients are tame, yet no gradient is zero.
 SMALL_START = 0.01
-
-# Far above any that is used: the degrees of more would fill the memory before their weights are asked for.
-LARGEST_WIDTH = 2**20
 
 # Networks in other orders, kept with their plans.
 REORDERED = 64
@@ -89,9 +88,9 @@ class MADE(Planned[tuple[NetworkPlan, ...]]):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _check_counts(1, features=features, outputs=outputs, inputs=inputs, masks=masks)
-        _check_counts(0, context_features=context_features)
-        _check_widths(hidden_features, residual)
+        check_counts(1, features=features, outputs=outputs, inputs=inputs, masks=masks)
+        check_counts(0, context_features=context_features)
+        check_widths(hidden_features, residual)
         random_order = isinstance(order, str) and order == "random"
         random_degrees = hidden_degrees == "random"
         if masks > 1 and not (random_order or (random_degrees and hidden_features)):
@@ -176,15 +175,7 @@ class MADE(Planned[tuple[NetworkPlan, ...]]):
 
     def context_terms(self, context: Tensor | None) -> Tensor | None:
         """A context's part (..., H) of the first layer, which serves any number of calls of `evaluate`."""
-        if context is None and self.context is None:
-            return None
-        if context is None or self.context is None or context.dim() == 0 or context.shape[-1] != self.context_features:
-            expected = f"shape (..., {self.context_features})" if self.context is not None else "None"
-            raise ValueError(f"context: expected {expected}, found {None if context is None else tuple(context.shape)}")
-        _check.floating(context, "context")
-        if _check.autocast_dtype(context) is None:
-            _check.like(context, "context", self.context.weight, "the weight")
-        return self.context(context)
+        return context_terms(self.context, context)
 
     def evaluate(self, x: Tensor, context_terms: Tensor | None, mask: int | Reordered = 0) -> Tensor:
         """The outputs (..., D, P) for x (..., D C) and what `context_terms` made of a context.
@@ -221,23 +212,6 @@ class MADE(Planned[tuple[NetworkPlan, ...]]):
     def extra_repr(self) -> str:
         sizes = f"features={self.features}, context_features={self.context_features}, outputs={self.outputs}"
         return f"{sizes}, inputs={self.inputs}, masks={len(self.networks)}"
-
-
-def _check_counts(least: int, **counts: int) -> None:
-    for name, value in counts.items():
-        if value < least:
-            raise ValueError(f"{name}: expected at least {least}, found {value}")
-
-
-def _check_widths(hidden_features: Sequence[int], residual: bool) -> None:
-    if not isinstance(hidden_features, Sequence):
-        raise TypeError(f"hidden_features: expected a sequence of widths, found {hidden_features!r}")
-    if any(width < 1 for width in hidden_features):
-        raise ValueError(f"hidden_features: expected widths of at least 1, found {tuple(hidden_features)}")
-    if any(width > LARGEST_WIDTH for width in hidden_features):
-        raise ValueError(f"hidden_features: expected widths of at most {LARGEST_WIDTH}, found {tuple(hidden_features)}")
-    if residual and len(set(hidden_features)) > 1:
-        raise ValueError(f"hidden_features: expected equal widths with residual blocks, found {tuple(hidden_features)}")
 
 
 def _hidden(config: Mapping[str, Any], shuffled: bool, rng: random.Random) -> list[Tensor]:

@@ -19,7 +19,7 @@ class Planned(nn.Module, Generic[Plan]):
 
     def _replan(self) -> None:
         """Makes the plan here rather than in `forward`, where `torch.compile` could not trace it."""
-        self._planned_for = next(self.parameters()).device
+        self._planned_for = next(self.parameters(), torch.empty(0)).device
         self._plan = self._make_plan(self._planned_for)
 
     def _plan_on(self, device: torch.device) -> Plan:

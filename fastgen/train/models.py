@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Dataset
-from ..flows import IAF, MAF, Flow, Logit, Standardise, Transform, UnitInterval
+from ..flows import IAF, MAF, NICE, ClassEmbedding, Flow, Logit, RealNVP, Standardise, Transform, UnitInterval
 from ..models import (
     FVSBN,
     AutoregressiveDensity,
@@ -25,6 +26,8 @@ from ..models import (
 MODELS: dict[str, type[nn.Module]] = {
     "maf": MAF,
     "iaf": IAF,
+    "nice": NICE,
+    "realnvp": RealNVP,
     "maf-mog": MAFMoG,
     "gaussian-autoregressive": GaussianAutoregressive,
     "gaussian-made": GaussianMADE,
@@ -34,8 +37,9 @@ MODELS: dict[str, type[nn.Module]] = {
     "categorical-made": CategoricalMADE,
 }
 
-# Pixels are squeezed into [ALPHA, 1 - ALPHA] before the logit: smaller values stretch the noise on black pixels further.
-ALPHA = 0.01
+# Pixels are squeezed before the logit, which leaves so much of a grey level beyond each end: with less the noise on black
+# pixels is stretched further.
+MARGIN = 0.17
 
 
 def build(name: str, data: Dataset, **options: Any) -> nn.Module:
@@ -50,10 +54,19 @@ def build(name: str, data: Dataset, **options: Any) -> nn.Module:
     given = {"context_features": data.context_features, "dtype": dtype, **options}
     if getattr(kind, "discrete", False):
         return kind(data.features, **_levels(name, data), **given)
+    _expect_shape(data, options.get("shape"))
     model = kind(data.features, preprocess=preprocessing(data), **given)
-    if data.context_features and isinstance(model, Flow):
+    if data.context_features and isinstance(model, Flow) and not isinstance(model.embedding, ClassEmbedding):
         model.standardise_context = Standardise.fit(_contexts(data))
     return model
+
+
+def _expect_shape(data: Dataset, shape: Sequence[int] | None) -> None:
+    """Raises ValueError where a model is of images (channels, height, width) that the data does not have."""
+    found = None if data.image_shape is None else (1, *data.image_shape)
+    if shape is not None and tuple(shape) != found and (found is not None or math.prod(shape) != data.features):
+        what = f"{data.features} features" if found is None else f"images of {list(found)}"
+        raise ValueError(f"shape: expected that of the rows of {data.name}, {what}, found {list(shape)}")
 
 
 def _contexts(data: Dataset) -> Iterator[Tensor]:
@@ -94,7 +107,7 @@ def _levels(name: str, data: Dataset) -> dict[str, int]:
 
 def preprocessing(data: Dataset) -> list[Transform]:
     """What brings rows to mean 0 and variance 1: levels through a logit first."""
-    before = [] if data.levels is None else [UnitInterval(data.levels), Logit(ALPHA)]
+    before = [] if data.levels is None else [UnitInterval(data.levels), Logit(MARGIN / data.levels)]
 
     def transformed() -> Iterator[Tensor]:
         for part in data.held_out("train"):

@@ -89,7 +89,8 @@ def draw_rows(ax: Axes, data: Dataset, rows: Rows) -> None:
         _draw_points(ax, data, rows)
 
 
-def _grey_range(data: Dataset) -> tuple[float, float]:
+def grey_range(data: Dataset) -> tuple[float, float]:
+    """What is black and what is white in the images of a data set."""
     if data.levels is not None:
         return 0.0, float(data.levels if data.noise else data.levels - 1)
     extreme = float(np.quantile(np.abs(held_out_rows(data)), 0.98))
@@ -98,15 +99,21 @@ def _grey_range(data: Dataset) -> tuple[float, float]:
 
 def _draw_images(ax: Axes, data: Dataset, rows: Rows) -> None:
     edge = min(_TILES, int(np.ceil(np.sqrt(len(rows)))))
-    images = data.images(rows[: edge * edge])
+    draw_tiles(ax, data.images(rows[: edge * edge]), (edge, edge), grey_range(data))
+
+
+def draw_tiles(ax: Axes, images: Rows, tiles: tuple[int, int], limits: tuple[float, float], colours: str = "gray") -> None:
+    """Draws images (n, height, width) row by row on a sheet of (down, across) tiles.
+
+    limits: what the lowest and the highest of the colours stand for.
+    """
     height, width = images.shape[1:]
-    low, high = _grey_range(data)
     # A margin of one pixel between the images stays empty.
-    sheet = np.full((edge * (height + 1) - 1, edge * (width + 1) - 1), np.nan, dtype=np.float32)
+    sheet = np.full((tiles[0] * (height + 1) - 1, tiles[1] * (width + 1) - 1), np.nan, dtype=np.float32)
     for i, image in enumerate(images):
-        top, left = i // edge * (height + 1), i % edge * (width + 1)
+        top, left = i // tiles[1] * (height + 1), i % tiles[1] * (width + 1)
         sheet[top : top + height, left : left + width] = image
-    ax.imshow(sheet, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    ax.imshow(sheet, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest")
     ax.set_axis_off()
 
 

@@ -12,6 +12,9 @@ from typing import Any
 from .. import io
 from ..io import FileError
 
+# The first is drawn of every run.
+PICTURES = ("summary", "interpolation", "reconstruction")
+
 
 class RunFolder:
     """The files of a training run.
@@ -20,6 +23,7 @@ class RunFolder:
     checkpoint: the best weights so far, and what they belong to.
     log: CSV, a line per epoch.
     picture, result: what is left when it is over.
+    pictures: PNG files by their names, PICTURES.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -27,7 +31,8 @@ class RunFolder:
         self.config = self.folder / "run.json"
         self.checkpoint = self.folder / "checkpoint.safetensors"
         self.log = self.folder / "log.csv"
-        self.picture = self.folder / "summary.png"
+        self.pictures = {name: self.folder / f"{name}.png" for name in PICTURES}
+        self.picture = self.pictures["summary"]
         self.result = self.folder / "result.json"
 
     def states(self) -> list[Path]:
@@ -44,7 +49,7 @@ class RunFolder:
 
         Raises FileError where it cannot be written, or holds a run already.
         """
-        files = [self.config, self.checkpoint, self.log, self.picture, self.result, *self.states()]
+        files = [self.config, self.checkpoint, self.log, self.result, *self.pictures.values(), *self.states()]
         try:
             taken = next((file for file in files if file.exists()), None)
             if taken and not overwrite:

@@ -128,7 +128,8 @@ def test_every_option_of_a_model_is_one_it_takes(name):
     source = data.Dataset("bits", 0, binary, binary, binary, levels=2)
     own = {**_defaults(nn.MADE), **_defaults(MODELS[name])}
     options = [key.removeprefix("model.") for key in known(name) if key.startswith("model.") and key != "model.name"]
-    assert {"order", "seed", *(() if name == "fvsbn" else ("hidden_features", "activation"))} <= set(options)
+    assert {"seed", *(() if name == "fvsbn" else ("hidden_features", "activation"))} <= set(options)
+    assert ("mask" if name in ("nice", "realnvp") else "order") in options
     for option in options:
         build(name, source, **{option: own[option]})
 

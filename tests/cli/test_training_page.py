@@ -31,7 +31,7 @@ def _table(heading: str) -> dict[str, str]:
 def test_every_key_is_told_with_its_default(heading, kind):
     told = _table(heading)
     if kind is FileOptions:
-        assert told.pop("source") == "" and told.pop("seed") == "`0`"
+        assert told.pop("source") == "" and told.pop("seed") == "`0`" and told.pop("dir") == '`"none"`'
     defaults = {field.name: NONE if field.default is None else field.default for field in fields(kind)}
     assert told == {name: f"`{json.dumps(default)}`" for name, default in defaults.items()}
 

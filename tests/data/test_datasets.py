@@ -7,7 +7,7 @@ import pytest
 
 from fastgen import data
 from fastgen.data import Dataset, Part, patches
-from fastgen.data.dataset import cuts, dequantise
+from fastgen.data.dataset import cuts, dequantize
 from fastgen.data.patches import BANDS, EDGE, band_patches, prepare, split_bands
 
 SHAPES = {
@@ -17,7 +17,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("name", data.DATASETS)
+@pytest.mark.parametrize("name", SHAPES)
 def test_shapes_and_determinism(name):
     one, again, other = data.load(name, seed=3), data.load(name, seed=3), data.load(name, seed=4)
     assert tuple(part.rows.shape for part in (one.train, one.valid, one.test)) == SHAPES[name]
@@ -81,12 +81,12 @@ def test_discrete_digits_have_no_noise():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_dequantised_levels_never_round_up_to_the_next(dtype):
+def test_dequantized_levels_never_round_up_to_the_next(dtype):
     class Highest:
         def random(self, shape, dtype):
             return np.full(shape, np.nextafter(dtype(1), dtype(0)))
 
-    noisy = dequantise(np.arange(256, dtype=dtype), Highest())
+    noisy = dequantize(np.arange(256, dtype=dtype), Highest())
     assert noisy.dtype == dtype and np.array_equal(np.floor(noisy), np.arange(256))
 
 

@@ -127,7 +127,7 @@ def test_a_module_of_ones_own_keeps_its_state_while_its_width_is_asked() -> None
     assert flow.embedding is network and network.training
     for name, value in network.state_dict().items():
         torch.testing.assert_close(value, state[name].to(value.dtype))
-    with pytest.raises(TypeError, match="embedding: expected an MLP for a config, found Sequential"):
+    with pytest.raises(TypeError, match="embedding: expected embeddings of MLP, ClassEmbedding for a config, found Sequential"):
         _ = flow.config
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastgen.flows import Composed, Inverse, Logit, Permutation, Standardise, Transform, UnitInterval, dequantise
+from fastgen.flows import Composed, Inverse, Logit, Permutation, Standardise, Transform, UnitInterval, dequantize
 
 
 class Doubled(Transform):
@@ -117,22 +117,22 @@ def test_grey_levels_have_a_density_per_grey_level() -> None:
     torch.testing.assert_close(log_det.exp(), torch.full((5,), 16.0**-8), rtol=1e-5, atol=0)
 
 
-def test_dequantise_adds_noise_of_its_generator() -> None:
+def test_dequantize_adds_noise_of_its_generator() -> None:
     pixels = torch.arange(17).expand(1000, 17)
-    noisy = dequantise(pixels, torch.Generator().manual_seed(3))
+    noisy = dequantize(pixels, torch.Generator().manual_seed(3))
     assert noisy.dtype == torch.float32 and torch.equal(noisy.floor(), pixels.float())
-    assert torch.equal(noisy, dequantise(pixels, torch.Generator().manual_seed(3)))
+    assert torch.equal(noisy, dequantize(pixels, torch.Generator().manual_seed(3)))
     noise = noisy - pixels
     # The mean of 17000 uniform numbers has a standard deviation of 0.0022, their variance one of 0.0006.
     assert abs(noise.mean() - 0.5) < 0.01 and abs(noise.var() - 1 / 12) < 0.003
-    assert dequantise(pixels.double()).dtype == torch.float64
+    assert dequantize(pixels.double()).dtype == torch.float64
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_dequantised_levels_stay_below_the_next(dtype: torch.dtype) -> None:
+def test_dequantized_levels_stay_below_the_next(dtype: torch.dtype) -> None:
     # At 255 a float32 leaves 2^-16 of a level for the noise: one draw in 2^17 would round up.
     pixels = torch.full((500_000,), 255, dtype=dtype)
-    noisy = dequantise(pixels, torch.Generator().manual_seed(0))
+    noisy = dequantize(pixels, torch.Generator().manual_seed(0))
     assert noisy.dtype == dtype and noisy.min() >= 255 and noisy.max() < 256
 
 

@@ -60,7 +60,8 @@ class Launch:
                 constants[parameter.name] = value
                 continue
             number = value.data_ptr() if isinstance(value, Tensor) else value
-            signature[parameter.name] = _TYPES[value.dtype] if isinstance(value, Tensor) else "i32"
+            whole = "i32" if number < 1 << 31 else "i64"
+            signature[parameter.name] = _TYPES[value.dtype] if isinstance(value, Tensor) else whole
             if number % 16 == 0:
                 attributes[(i,)] = [["tt.divisibility", 16]]
         return ASTSource(self.kernel, signature, constants, attributes)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from launches import DEVICES, Compiled, Launch, launches
+from torch import Tensor
 from triton.backends.compiler import GPUTarget
 
-from fastgen.kernels import affine_autoregressive, gaussian_log_prob, masked_linear
+from fastgen.kernels import affine_autoregressive, coupling, gaussian_log_prob, masked_linear
 from fastgen.kernels._launch import Device
 from fastgen.ops import make_plan
 
@@ -62,6 +64,35 @@ def _rows(dtype: torch.dtype, batch: int = 4096, features: int = 64) -> Callable
     return call
 
 
+def _coupling(
+    dtype: torch.dtype,
+    shape: tuple[int, int, int],
+    *,
+    channels_last: bool = False,
+    checkerboard: bool = False,
+    compact: bool = False,
+    additive: bool = False,
+    device: str = "cpu",
+) -> Callable:
+    """A coupling layer forward, and backward where that reads most, from the inverse."""
+    batch, channels, sites = shape
+
+    def zeros(channels: int) -> Tensor:
+        t = torch.zeros(batch, channels, sites, dtype=dtype, device=device)
+        return t.transpose(1, 2).contiguous().transpose(1, 2) if channels_last else t
+
+    x, shift = zeros(channels), zeros(channels // 2 if compact else channels)
+    log_scale, per_row = None if additive else shift.clone(), torch.zeros(batch, device=device)
+    places = None if checkerboard else torch.full((channels,), -1, dtype=torch.int32, device=device)
+    pattern = (math.isqrt(sites), 1) if checkerboard else None
+
+    def call() -> None:
+        coupling.forward(x, shift, log_scale, per_row, places, pattern, False, 3, 6.9, 0.0)
+        coupling.backward(x, per_row, x, shift, log_scale, places, pattern, True, 3, 6.9, 0.0, (True,) * 3)
+
+    return call
+
+
 def _compiled(call: Callable, architecture: int) -> list[tuple[str, Compiled]]:
     target = GPUTarget("cuda", architecture, 32)
     return [(launch.name, launch.compile(target)) for launch in launches(call, DEVICES[architecture])]
@@ -88,6 +119,51 @@ def test_row_kernels(architecture: int, dtype: torch.dtype) -> None:
     for name, compiled in _compiled(_rows(dtype), architecture):
         _assert_fits(name, compiled, architecture)
         _assert_loads_wide(name, compiled)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape", "options"),
+    [
+        (80, (4096, 128, 1), {}),
+        (90, (4096, 128, 1), {}),
+        (100, (4096, 128, 1), {}),
+        (90, (4096, 128, 1), {"additive": True}),
+        (90, (16, 12, 28 * 28), {"compact": True}),
+        (90, (64, 32, 14 * 14), {"channels_last": True}),
+        (90, (64, 32, 16 * 16), {"channels_last": True, "checkerboard": True}),
+        *((architecture, (16, 3, 256 * 256), {"checkerboard": True}) for architecture in (80, 90, 100)),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_coupling_kernels(architecture: int, shape: tuple[int, int, int], options: dict[str, bool], dtype: torch.dtype) -> None:
+    """Every tensor comes in wide loads, whatever the mask, whose own loads may be narrow: of a channel each."""
+    tensors = (
+        {"_forward_kernel": 2, "_backward_kernel": 1}
+        if "additive" in options
+        else {"_forward_kernel": 3, "_backward_kernel": 4}
+    )
+    for launch in launches(_coupling(dtype, shape, **options), DEVICES[architecture]):
+        compiled = launch.compile(GPUTarget("cuda", architecture, 32))
+        _assert_fits(launch.name, compiled, architecture)
+        widths = compiled.load_widths()
+        elements = launch.arguments["ROWS"] * launch.arguments["COLUMNS"] // (32 * launch.options["num_warps"])
+        assert 16 * widths[16] >= tensors[launch.name] * elements * dtype.itemsize, (
+            f"{launch.name}: bytes a load {dict(widths)}"
+        )
+
+
+def test_coupling_of_scattered_channels() -> None:
+    """Compact shift and log_scale of vectors come one by one, x and gradients wide."""
+    for name, compiled in _compiled(_coupling(torch.float32, (4096, 128, 1), compact=True), 90):
+        _assert_fits(name, compiled, 90)
+        assert compiled.load_widths()[16] >= 2, name
+
+
+# One row of one number, where every argument is 1; rows of more than 2^31 entries, which need not be there.
+@pytest.mark.parametrize(("shape", "device"), [((1, 1, 1), "cpu"), ((2, 3, 1 << 30), "meta")])
+def test_coupling_at_the_ends(shape: tuple[int, int, int], device: str) -> None:
+    for name, compiled in _compiled(_coupling(torch.float32, shape, device=device), 90):
+        _assert_fits(name, compiled, 90)
 
 
 # Layers large enough for the largest tiles of each kind, and the first layer of a small MADE for the smallest.
@@ -118,7 +194,14 @@ def test_masked_linear_kernels(architecture: int, arithmetic: str, shape: tuple[
 
 
 @pytest.mark.parametrize(
-    "call", [_rows(torch.float32), _linear(torch.bfloat16, 4096, 1024, 1024)], ids=["rows", "masked_linear"]
+    "call",
+    [
+        _rows(torch.float32),
+        _coupling(torch.float32, (4096, 128, 1)),
+        _coupling(torch.float32, (64, 12, 28 * 28), compact=True),
+        _linear(torch.bfloat16, 4096, 1024, 1024),
+    ],
+    ids=["rows", "coupling", "coupling of images", "masked_linear"],
 )
 def test_amd(call: Callable) -> None:
     for launch in launches(call, MI300):
@@ -146,3 +229,4 @@ def test_precision_follows_torch(tf32: bool, expected: str) -> None:
 def test_no_rows_no_launch() -> None:
     assert not launches(_linear(torch.float32, 0, 8, 8), DEVICES[90])
     assert not launches(_rows(torch.float32, batch=0), DEVICES[90])
+    assert not launches(_coupling(torch.float32, (0, 8, 1)), DEVICES[90])

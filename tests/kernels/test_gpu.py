@@ -10,6 +10,7 @@ from compare import NEEDS_GPU
 from torch import Tensor
 
 from fastgen import backends, ops
+from fastgen.kernels import coupling
 from fastgen.ops import make_plan
 from fastgen.reference import ScaleMap
 
@@ -95,3 +96,41 @@ def test_offsets_past_two_to_the_31() -> None:
         log_prob = ops.gaussian_log_prob(x)
     # The last row's 65 squares, halved.
     assert float(log_prob[0] - log_prob[-1]) == pytest.approx(32.5, rel=1e-6)
+
+
+def test_coupling_of_images_cut_into_parts() -> None:
+    """The same bits twice and inside a graph, without a word from the host."""
+    torch.manual_seed(0)
+    x, shift, log_scale = (torch.randn(4, 3, 256 * 256, device="cuda") for _ in range(3))
+    log_det = torch.randn(4, device="cuda")
+
+    def step() -> list[Tensor]:
+        y, total = coupling.forward(x, shift, log_scale, log_det, None, (256, 1), False, 3, 6.9, 0.0)
+        grads = coupling.backward(y, total, x, shift, log_scale, None, (256, 1), False, 3, 6.9, 0.0, (True,) * 3)
+        return [y, total, *(g for g in grads if g is not None)]
+
+    first = step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        second = step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    graph.replay()
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(first, second, captured, strict=True))
+
+
+def test_coupling_of_rows_past_two_to_the_31() -> None:
+    if torch.cuda.mem_get_info()[0] < 14 << 30:
+        pytest.skip("needs 14 GB of free memory")
+    sites = 1 << 30
+    x = torch.zeros(1, 3, sites, device="cuda", dtype=torch.bfloat16)
+    x[0, 2, -1] = 1.0
+    shift, log_scale = (torch.full((1, 1, 1), v, device="cuda", dtype=x.dtype).expand_as(x) for v in (0.5, 2.0**-20))
+    places = torch.tensor([-1, 0, 1], device="cuda", dtype=torch.int32)
+    y, total = coupling.forward(x, shift, log_scale, None, places, None, False, 0, 0.0, 0.0)
+    # bfloat16 rounds 1 + 2^-20 + 0.5.
+    assert [float(y[0, 0, -1]), float(y[0, 1, -1]), float(y[0, 2, -1])] == [0.0, 0.5, 1.5]
+    assert float(total) == pytest.approx(2 * sites * 2.0**-20, rel=1e-6)

@@ -135,7 +135,7 @@ def test_compiles_into_one_graph() -> None:
 def test_an_embedding_of_ones_own() -> None:
     flow = model(context_features=F, embedding=nn.Linear(F, 4).double())
     assert flow.log_prob(torch.randn(5, D, dtype=DOUBLE), torch.randn(F, dtype=DOUBLE)).shape == (5,)
-    with pytest.raises(TypeError, match="embedding: expected an MLP for a config, found Linear"):
+    with pytest.raises(TypeError, match="embedding: expected embeddings of MLP, ClassEmbedding for a config, found Linear"):
         _ = flow.config
 
 

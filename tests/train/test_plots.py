@@ -7,6 +7,7 @@ from fastgen import data
 from fastgen.data import Dataset, Part
 from fastgen.io import FileError
 from fastgen.train import Epoch
+from fastgen.train.flow_plots import interpolation_figure, reconstruction_figure
 from fastgen.train.plots import rows_figure, save_figure, summary_figure
 
 RECORDS = [Epoch(1, 5, -2.0, -2.1, 1e-3, 0.5), Epoch(2, 10, -1.5, -1.4, 1e-3, 1.0), Epoch(3, 15, -1.2, -1.6, 1e-3, 1.5)]
@@ -72,3 +73,48 @@ def test_a_picture_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match=r"file/x\.png: cannot be written"):
         save_figure(tmp_path / "file" / "x.png", rows_figure(data.moons(size=20), data.moons(size=20).test.rows, "title"))
+
+
+def test_paths_between_images_are_laid_out_a_line_each():
+    digits = data.digits()
+    paths = digits.test.rows[:6].reshape(2, 3, 64)
+    (ax,) = interpolation_figure(digits, paths, "ways").axes
+    sheet = np.asarray(ax.images[0].get_array().filled(np.nan))
+    assert sheet.shape == (17, 26)
+    np.testing.assert_array_equal(sheet[9:17, 9:17], paths[1, 1].reshape(8, 8))
+
+
+def test_paths_between_points_are_lines():
+    moons = data.moons(size=100)
+    paths = moons.test.rows[:12].reshape(3, 4, 2)
+    (ax,) = interpolation_figure(moons, paths, "ways").axes
+    lines = [line.get_xydata() for line in ax.lines if len(line.get_xydata()) == 4]
+    np.testing.assert_array_equal(lines, paths)
+
+
+def test_paths_between_other_rows_are_refused():
+    rows = np.zeros((20, 5), np.float32)
+    table = Dataset("table", 0, *[Part(rows)] * 3)
+    with pytest.raises(ValueError, match="expected images or points of two features, found 5 features in table"):
+        interpolation_figure(table, rows.reshape(2, 10, 5), "ways")
+
+
+@pytest.mark.parametrize("name", ["digits", "moons"])
+def test_reconstructions_are_shown_with_their_largest_error(tmp_path, name):
+    source = data.load(name)
+    rows = source.test.rows[:70]
+    rebuilt = rows.copy()
+    rebuilt[3, 1] -= 0.25
+    figure = reconstruction_figure(source, rows, rebuilt, "there and back")
+    assert [ax.get_title() for ax in figure.axes] == ["x", "inverse(forward(x))", "difference, at most 0.25"]
+    if name == "digits":
+        difference = figure.axes[2].images[0]
+        assert difference.get_clim() == (-0.25, 0.25)
+        assert np.nanmin(difference.get_array().filled(np.nan)) == -0.25
+    save_figure(tmp_path / "x.png", figure)
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_reconstruction_without_error_can_be_drawn(tmp_path):
+    digits = data.digits()
+    save_figure(tmp_path / "x.png", reconstruction_figure(digits, digits.test.rows, digits.test.rows, "there and back"))
