@@ -13,6 +13,9 @@ from ..flows import IAF
 from ..nn.checks import check_counts
 from ..ops import gaussian_log_prob, gaussian_rsample_kl, gaussian_rsample_log_ratio, planar, radial
 
+# Those whose transforms have no parameters of their own.
+AMORTISED = ("planar", "radial")
+
 # softplus of it is 1.
 UNIT_SOFTPLUS = math.log(math.e - 1)
 
