@@ -35,9 +35,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.parts, self.options = parts, dict[str, Any]()
-        self.network = MLP(
-            latent_features, parts * features, hidden_features=hidden_features, activation=activation, **placed
-        )
+        self.network = MLP(latent_features, parts * features, hidden_features=hidden_features, activation=activation, **placed)
 
     def scaled(self, x: Tensor) -> Tensor:
         """Data as the encoder and the distribution see it: of about one size whatever its units."""

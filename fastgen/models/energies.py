@@ -116,8 +116,10 @@ class PlanarSampler(nn.Module):
 
         self.mean = nn.Parameter(torch.zeros(restarts, features, device=device, dtype=dtype))
         self.log_scale = nn.Parameter(torch.zeros(restarts, features, device=device, dtype=dtype))
-        self.w, self.u, self.b = normal(restarts, transforms, features), normal(restarts, transforms, features), normal(
-            restarts, transforms
+        self.w, self.u, self.b = (
+            normal(restarts, transforms, features),
+            normal(restarts, transforms, features),
+            normal(restarts, transforms),
         )
 
     def sample_and_log_prob(self, n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:

@@ -185,9 +185,7 @@ class VAE(nn.Module):
         return estimate.to(found.dtype), error.to(found.dtype)
 
     @torch.no_grad()
-    def sample(
-        self, n: int | Sequence[int], *, mean: bool = False, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, n: int | Sequence[int], *, mean: bool = False, generator: torch.Generator | None = None) -> Tensor:
         """n samples, without gradients, (n, D); n may be a shape.
 
         mean: p(x | z)'s mean for each z of the prior, in place of a draw from it.
@@ -227,7 +225,7 @@ class VAE(nn.Module):
         weight = self.encoder.layers[0].weight
         if self.discrete or not x.is_floating_point():
             x = x.to(weight.dtype)
-        _check.like(x, "x", weight, "the parameters'")
+        _check.like(x, "x", weight, "the weight")
         return x
 
     def _seen(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -245,9 +243,7 @@ class VAE(nn.Module):
         return self.encoder(seen).to(seen.dtype)
 
 
-def _posterior(
-    kind: str, features: int, transforms: int, flow: dict[str, Any], network: dict[str, Any]
-) -> GaussianPosterior:
+def _posterior(kind: str, features: int, transforms: int, flow: dict[str, Any], network: dict[str, Any]) -> GaussianPosterior:
     if kind == "gaussian":
         return GaussianPosterior(features)
     if kind == "planar":
@@ -259,9 +255,7 @@ def _posterior(
     raise ValueError(f"posterior: expected one of {', '.join(POSTERIORS)}, found {kind!r}")
 
 
-def _decoder(
-    kind: str, latent_features: int, features: int, network: dict[str, Any], log_scale: str, levels: int
-) -> Decoder:
+def _decoder(kind: str, latent_features: int, features: int, network: dict[str, Any], log_scale: str, levels: int) -> Decoder:
     if kind not in DECODERS:
         raise ValueError(f"likelihood: expected one of {', '.join(DECODERS)}, found {kind!r}")
     own = {"bernoulli": {}, "gaussian": {"log_scale": log_scale}}
