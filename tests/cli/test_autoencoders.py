@@ -91,8 +91,8 @@ def test_pictures(runs, capsys, name):
         (["train", "vae", "--data", "digits", "--set", "labels=true"], "vae: data: expected rows without a context for vae"),
         (["train", "vae", "--data", "moons", "--set", "likelihood=bernoulli"], "expected numbers from 0 to 1 for VAE"),
         (["train", "iwae", "--data", "moons", "--set", "likelihood=discretized_logistic"], "expected rows of levels"),
-        (["train", "iwae", "--data", "digits", "--set", "free_bits=0.1"], "free_bits: unknown key"),
-        (["train", "vae", "--data", "digits", "--set", "levels=3"], "levels: expected"),
+        (["train", "iwae", "--data", "digits", "--set", "free_bits=0.1"], "--set free_bits: expected a known key"),
+        (["train", "vae", "--data", "digits", "--set", "levels=3"], "found levels"),
     ],
 )
 def test_what_cannot_be_is_told(runs, tmp_path, capsys, arguments, message):

@@ -55,5 +55,5 @@ def test_independent_features_are_fitted_to_what_is_handed_out():
     digits = data.digits().binarised()
     found = np.exp(fit_independent(digits).log_probability)
     assert found.shape == (64, 2)
-    ones = next(digits.held_out("train")).rows.sum(axis=0)
+    ones = next(digits.held_out("train")).rows.sum(axis=0, dtype=np.float64)
     np.testing.assert_allclose(found[:, 1], (ones + 1) / (len(digits.train) + 2), rtol=1e-12)
