@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..data import Dataset
+from ..models import VAE
 from ..train import Epoch
 from ..train.plots import Rows, summary_figure
 
@@ -73,7 +74,8 @@ def picture(
 
     @torch.no_grad()
     def log_prob(points: Rows) -> NDArray[np.floating]:
-        like = next(model.parameters())
-        return model.log_prob(torch.from_numpy(points).to(like)).cpu().numpy()  # type: ignore[operator]
+        x = torch.from_numpy(points).to(next(model.parameters()))
+        found = model.log_prob_estimate(x)[0] if isinstance(model, VAE) else model.log_prob(x)  # type: ignore[operator]
+        return found.cpu().numpy()
 
     return summary_figure(data, samples, log_prob, records, simple, title)

@@ -11,7 +11,7 @@ from rich.console import Console
 from . import options
 from .output import write_array
 from .restore import restore
-from .results import held_out, likelihood_table
+from .results import SAMPLES, held_out, likelihood_table
 
 
 def evaluate(
@@ -22,14 +22,20 @@ def evaluate(
         Path | None,
         typer.Option(callback=options.suffix(".npy", ".csv"), help="Also write the log-likelihood of every row, in nats."),
     ] = None,
+    samples: Annotated[
+        int, typer.Option(callback=options.at_least(1), help="Of a VAE: how many importance weights for each row.")
+    ] = SAMPLES,
     assign: options.Assign = None,
     device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
-    """Print the log-likelihood that the model of RUN gives to held-out rows, beside simple densities."""
+    """Print the log-likelihood that the model of RUN gives to held-out rows, beside simple densities.
+
+    Of a VAE its bound, and an estimate of the log-likelihood by importance sampling.
+    """
     trained = restore(run, options.device_of(device))
     chosen = trained.data(data, assign or ())
-    likelihoods = held_out(trained.name, trained.model, chosen, part)
+    likelihoods = held_out(trained.name, trained.model, chosen, part, samples)
     if out is not None:
         write_array(out, likelihoods[trained.name].per_row)
     console = Console()

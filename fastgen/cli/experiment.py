@@ -90,7 +90,10 @@ def prepare(config: RunConfig) -> Experiment:
     data = config.data.load()
     torch.manual_seed(config.seed)
     model = _built(config, data).to(config.device)
-    experiment = Experiment(config, fit_for(model, data), model)
+    try:
+        experiment = Experiment(config, fit_for(model, data), model)
+    except ValueError as error:
+        raise UserError(f"{config.model}: {error}") from error
     expect_run(experiment.model, experiment.data, config)
     return experiment
 

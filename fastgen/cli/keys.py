@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 from ..data import FileOptions
 from ..flows import Flow
+from ..models import VAE
 from ..nn import MADE
 from ..train import TrainConfig
 from ..train.models import MODELS
@@ -27,14 +28,15 @@ _GIVEN = {
     "standardise_context",
     "preprocess",
     "categories",
+    "levels",
     "inputs",
     "outputs",
     "device",
     "dtype",
 }
 
-# Options of MADE that flows keep to themselves: each of their networks has one mask.
-_KEPT = {name: {"masks"} for name, kind in MODELS.items() if issubclass(kind, Flow)}
+# Options of these that are not passed on: each network of a flow has one mask, importance weights have no free bits.
+_KEPT = {name: {"masks"} for name, kind in MODELS.items() if issubclass(kind, Flow)} | {"iwae": {"free_bits"}}
 
 
 def known(model: str) -> dict[str, Any]:
@@ -71,12 +73,13 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 
 def _model(name: str) -> dict[str, Any]:
-    """The options of a model: its own, and those of MADE where it passes on what it does not know."""
+    """The options of a model: its own, and those of VAE or MADE where it passes on what it does not know."""
     kind = MODELS[name]
     own = _parameters(kind)
-    takes_more = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(kind).parameters.values())
-    made = {key: hint for key, hint in _parameters(MADE).items() if takes_more and key not in _KEPT.get(name, ())}
-    return {**made, **own}
+    if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(kind).parameters.values()):
+        return own
+    rest = _parameters(VAE if issubclass(kind, VAE) else MADE)
+    return {**{key: hint for key, hint in rest.items() if key not in _KEPT.get(name, ())}, **own}
 
 
 def _parameters(kind: type) -> dict[str, Any]:

@@ -9,18 +9,18 @@ import torch
 import typer
 from matplotlib.figure import Figure
 
+from ..data import Dataset
+from ..models import VAE
 from ..train import RunFolder, read_log
 from ..train.plots import save_figure
 from ..train.run import PICTURES
-from . import options
+from . import autoencoder, options
 from .distill import distillation_picture
 from .draw import picture
 from .errors import UserError
 from .invertible import interpolation, reconstruction
-from .restore import restore
+from .restore import Trained, restore
 from .results import held_out, nats_per_dim
-
-FLOW_PICTURES = {"interpolation": interpolation, "reconstruction": reconstruction}
 
 
 def plot(
@@ -35,7 +35,8 @@ def plot(
 ) -> None:
     """Draw what a run has come to: held-out data beside samples, and the learning curves.
 
-    Of a flow also the way between held-out rows through its noise, or whether its inverse gives them back.
+    Of a flow also the way between held-out rows through its noise, or whether its inverse gives them back. Of a VAE their
+    reconstruction, and a latent space of two dimensions.
     """
     files = RunFolder(run)
     place = options.device_of(device)
@@ -43,12 +44,23 @@ def plot(
         figure, found = _summary(files, seed, place), None
     else:
         trained = restore(files.checkpoint, place)
-        figure, found = FLOW_PICTURES[kind](trained, trained.data())
+        figure, found = _picture(kind, trained, trained.data(), seed)
     out = out or files.pictures[kind]
     save_figure(out, figure)
     if found:
         typer.echo(found)
     typer.echo(f"picture: {out}")
+
+
+def _picture(kind: str, trained: Trained, data: Dataset, seed: int) -> tuple[Figure, str]:
+    """A picture other than the summary, and what is printed of it."""
+    if kind == "samples":
+        return autoencoder.samples(trained, data, seed)
+    if kind == "latent":
+        return autoencoder.latent(trained, data)
+    if kind == "reconstruction" and isinstance(trained.model, VAE):
+        return autoencoder.reconstruction(trained, data)
+    return {"interpolation": interpolation, "reconstruction": reconstruction}[kind](trained, data)
 
 
 def _summary(files: RunFolder, seed: int, place: torch.device) -> Figure:

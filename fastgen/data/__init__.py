@@ -30,8 +30,8 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "mnist": mnist,
 }
 # What a set by name may be told beside the seed.
-OPTIONS = {"mnist": ("dir", "labels")}
-SHIPPED = tuple(name for name in DATASETS if name not in OPTIONS)
+OPTIONS = {"mnist": ("dir", "labels"), "digits": ("labels",)}
+SHIPPED = tuple(name for name in DATASETS if "dir" not in OPTIONS.get(name, ()))
 
 
 def load(source: str | os.PathLike[str], *, seed: int = 0, **options: Any) -> Dataset:
@@ -40,7 +40,7 @@ def load(source: str | os.PathLike[str], *, seed: int = 0, **options: Any) -> Da
     Args:
         source: a name of DATASETS, or a file: npy, npz, csv, IDX or Parquet, told apart by its name.
         seed: of the split, where the file does not come split, and of the noise on levels.
-        options: as in FileOptions, for files; for mnist `dir`, the folder of its files, and `labels`.
+        options: as in FileOptions, for files; for mnist `dir`, the folder of its files; for mnist and digits `labels`.
 
     Raises:
         DataError: no such set or file, or one that does not hold what it should: with the file, the place in it, what was
@@ -70,7 +70,8 @@ def _is_named(source: str | os.PathLike[str], options: dict[str, Any]) -> bool:
             names = ", ".join(DATASETS)
             raise DataError(f"data: expected a file or one of {names}, found {source!r}{did_you_mean(source, list(DATASETS))}")
         if "dir" in options:
-            raise DataError(f"{source}: expected no dir, which is for {', '.join(OPTIONS)}, found {options['dir']}")
+            taking = ", ".join(name for name, taken in OPTIONS.items() if "dir" in taken)
+            raise DataError(f"{source}: expected no dir, which is for {taking}, found {options['dir']}")
         return False
     taken = OPTIONS.get(source, ())
     unknown = [name for name in options if name not in taken]

@@ -7,11 +7,15 @@ from .conditionals import Bernoulli, Categorical, Conditional, Gaussian, Mixture
 from .fvsbn import FVSBN
 from .gaussian_autoregressive import GaussianAutoregressive
 from .gaussian_made import GaussianMADE
+from .iwae import IWAE
 from .maf_mog import MAFMoG
 from .mixture_made import MixtureMADE
+from .vae import VAE
 
 __all__ = [
     "FVSBN",
+    "IWAE",
+    "VAE",
     "AutoregressiveDensity",
     "Bernoulli",
     "BernoulliMADE",

@@ -16,7 +16,8 @@ KINDS = ("identity", "softplus", "sigmoid", "soft_clip", "tanh", "clamp", "clamp
 _SMALL = -18.0
 
 
-def _log_softplus(a: Tensor) -> Tensor:
+def log_softplus(a: Tensor) -> Tensor:
+    """log(softplus(a)), also where softplus(a) is below all numbers of the dtype."""
     small = a < _SMALL
     tail = torch.where(small, a, _SMALL)
     return torch.where(small, tail - 0.5 * tail.exp(), softplus(torch.where(small, 0.0, a)).log())
@@ -64,7 +65,7 @@ class ScaleMap:
 
     def __call__(self, a: Tensor) -> Tensor:
         if self.kind == "softplus":
-            return _log_softplus(a) if self.eps == 0 else (softplus(a) + self.eps).log()
+            return log_softplus(a) if self.eps == 0 else (softplus(a) + self.eps).log()
         if self.kind == "sigmoid":
             return F.logsigmoid(a + 2) if self.eps == 0 else ((a + 2).sigmoid() + self.eps).log()
         if self.c is not None:

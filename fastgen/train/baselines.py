@@ -62,7 +62,7 @@ def fit_independent(data: Dataset) -> Independent:
     """The frequency of every level of every feature, each counted once more than it was seen."""
     assert data.levels is not None
     counts = np.ones((data.features, data.levels))
-    for rows, weight in _weighted(data):
+    for rows, weight in _weighted(data.held_out("train")):
         for level in range(data.levels):
             counts[:, level] += weight @ (rows == level)
     return Independent(np.log(counts / counts.sum(axis=1, keepdims=True)))
@@ -85,13 +85,13 @@ def fit_gaussians(data: Dataset) -> dict[str, Gaussian]:
     return gaussians
 
 
-def _weighted(data: Dataset) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """The training rows and their weights, in pieces."""
+def _weighted(parts: Iterator[Part]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """The rows and their weights, in pieces."""
 
     def weight(part: Part) -> NDArray[np.float64]:
         return np.ones(len(part)) if part.weight is None else part.weight.astype(np.float64)
 
-    return ((part.rows.astype(np.float64), weight(part)) for part in data.train.chunks())
+    return ((part.rows.astype(np.float64), weight(part)) for part in parts)
 
 
 def _moments(data: Dataset, full: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -101,7 +101,7 @@ def _moments(data: Dataset, full: bool) -> tuple[NDArray[np.float64], NDArray[np
     """
     centre: NDArray[np.float64] | None = None
     count = total = products = np.zeros(())
-    for rows, weight in _weighted(data):
+    for rows, weight in _weighted(data.train.chunks()):
         centre = rows.mean(axis=0) if centre is None else centre
         away = rows - centre
         count = count + weight.sum()

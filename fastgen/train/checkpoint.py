@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from .. import io
+from ..models.posteriors import AMORTISED
 from .models import MODELS
 from .observer import Best, Epoch, Observer, Plan
 
 FORMAT = 2
 # Whole numbers of a config that nothing grows with; and what any file may ask for.
-NO_SIZES = ("seed", "levels")
+NO_SIZES = ("seed", "levels", "samples")
 SMALL = 4096
 
 
@@ -56,8 +57,10 @@ def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "
 def _expect_sizes(name: str, config: Any, state: Mapping[str, Tensor]) -> None:
     """Raises ValueError for sizes that the numbers in the file do not bear out, before memory is taken for them."""
     most = max(SMALL, sum(t.numel() for t in state.values()))
+    # Transforms are modules, with tensors each, but those whose parameters an encoder gives.
+    most_transforms = most if config.get("posterior") in AMORTISED else len(state)
     for key, size in _whole_numbers("config", config):
-        if key not in NO_SIZES and size > (len(state) if key == "transforms" else most):
+        if key not in NO_SIZES and size > (most_transforms if key == "transforms" else most):
             raise ValueError(f"{key}: expected a size that {most} numbers in {len(state)} tensors bear out, found {size}")
     # Tensors of this device take no memory.
     for key, t in MODELS[name](**config, device="meta").state_dict().items():

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..data import Dataset
+from ..flows.reversible import same_random_numbers
 from .batches import Batch, place
 
 LogProb = Callable[..., Tensor]
@@ -47,8 +48,8 @@ class LogLikelihood:
 
 
 def log_prob_of(model: nn.Module) -> LogProb:
-    """The log_prob of a density."""
-    return cast(LogProb, model.log_prob)
+    """The log_prob of a density; of a model without one its `objective`, a bound in its place."""
+    return cast(LogProb, getattr(model, "objective", None) or model.log_prob)
 
 
 def row_log_prob(log_prob: LogProb, batch: Batch) -> Tensor:
@@ -57,19 +58,28 @@ def row_log_prob(log_prob: LogProb, batch: Batch) -> Tensor:
 
 
 def log_likelihood(
-    model: nn.Module, data: Dataset, part: str = "test", *, check: Callable[[], None] = lambda: None
+    model: nn.Module,
+    data: Dataset,
+    part: str = "test",
+    *,
+    log_prob: LogProb | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> LogLikelihood:
     """The log_prob of the rows of a part, without gradients and in evaluation mode.
 
+    What it draws from torch's generators is the same every time, and they are left as they were.
+
+    log_prob: another function of the rows than `log_prob_of` the model.
     check: called now and then, to stop a long evaluation by raising.
     """
+    log_prob = log_prob or log_prob_of(model)
     like = next(model.parameters())
     found: list[NDArray[np.float64]] = []
     weights: list[NDArray[np.floating]] = []
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), evaluating(model), same_noise(like.device):
         for piece in data.held_out(part):
             for batch in place(piece, like).split(EVALUATION_ROWS):
-                found.append(row_log_prob(log_prob_of(model), batch).double().cpu().numpy())
+                found.append(row_log_prob(log_prob, batch).double().cpu().numpy())
                 check()
             if piece.weight is not None:
                 weights.append(piece.weight)
@@ -85,3 +95,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+
+
+@contextmanager
+def same_noise(device: torch.device) -> Iterator[None]:
+    """Inside, torch draws the same random numbers every time; afterwards it goes on as if nothing had been drawn."""
+    with same_random_numbers(device):
+        torch.manual_seed(0)
+        yield

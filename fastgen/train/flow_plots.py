@@ -43,13 +43,13 @@ def expect_drawable(data: Dataset) -> None:
         raise ValueError(f"expected images or points of two features, found {data.features} features in {data.name}")
 
 
-def reconstruction_figure(data: Dataset, rows: Rows, rebuilt: Rows, title: str) -> Figure:
-    """Rows (n, features), what the inverse makes of their noise, and the difference of the two."""
+def reconstruction_figure(data: Dataset, rows: Rows, rebuilt: Rows, title: str, name: str = "inverse(forward(x))") -> Figure:
+    """Rows (n, features), what the inverse makes of their noise, or another `name` for it, and the difference of the two."""
     figure = Figure(figsize=(13.5, 4.9), layout="constrained")
     figure.suptitle(title, fontsize=13)
     first, second, last = figure.subplots(1, 3)
-    for ax, name, shown in ((first, "x", rows), (second, "inverse(forward(x))", rebuilt)):
-        ax.set_title(name, fontsize=11)
+    for ax, what, shown in ((first, "x", rows), (second, name, rebuilt)):
+        ax.set_title(what, fontsize=11)
         draw_rows(ax, data, shown)
     _draw_errors(last, data, rebuilt - rows)
     return figure

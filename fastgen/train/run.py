@@ -13,7 +13,7 @@ from .. import io
 from ..io import FileError
 
 # The first is drawn of every run.
-PICTURES = ("summary", "interpolation", "reconstruction")
+PICTURES = ("summary", "interpolation", "reconstruction", "samples", "latent")
 
 
 class RunFolder:

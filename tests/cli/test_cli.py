@@ -104,7 +104,7 @@ def test_the_same_seed_trains_the_same_model(trained, tmp_path):
 
 BAD_OPTIONS = [
     (["train"], "CONFIG-OR-MODEL: expected a config or a model, found none"),
-    (["train", "vae"], "vae: unknown config or model; expected one of digits"),
+    (["train", "gan"], "gan: unknown config or model; expected one of digits"),
     (["train", "digit"], "digit: unknown config or model; did you mean digits?"),
     (["train", "gone.toml"], "gone.toml: expected a file to read, found: No such file"),
     (["train", "mushrooms"], "--data: expected a file or one of digits, patches, moons, rings, spirals, pinwheel, mnist, found none"),

@@ -76,7 +76,7 @@ def test_json_holds_all_of_a_config(given):
 
 REFUSED = {
     "no model": ({"model.name": None}, "[model] name: expected one of maf"),
-    "unknown model": ({"model.name": "vae"}, "a.toml: [model] name: expected one of maf"),
+    "unknown model": ({"model.name": "gan"}, "a.toml: [model] name: expected one of maf"),
     "model of a list": ({"model.name": ["maf"]}, "a.toml: [model] name: expected one of maf"),
     "no data": ({"data.source": None}, "--data: expected a file or one of digits, patches"),
     "near key": ({"training.learning_rte": 1}, "a.toml: [training] learning_rte: unknown key; did you mean learning_rate?"),

@@ -145,7 +145,7 @@ def test_bad_options_are_named(mnist, tmp_path, monkeypatch, capsys):
     for arguments, message in (
         (on_mnist, "mnist: expected the folder of its files (dir, by --data-dir DIR or --set dir=DIR), found none"),
         ([*on_mnist, "--data-dir", "gone"], "gone: expected a folder with t10k-images-idx3-ubyte"),
-        (["train", "realnvp", "--data", "digits", *here], "digits: expected no options, which are for files, found dir"),
+        (["train", "realnvp", "--data", "digits", *here], "digits: expected no options but labels, found dir"),
         (["train", "realnvp", "--data", "x.npy", *here], "x.npy: expected no dir, which is for mnist"),
         ([*on_mnist, *here, "--set", "labels=x.idx"], "labels: expected true or false for mnist, found"),
         ([*on_mnist, "--set", "dir=3"], 'expected "none" or a string, found 3'),

@@ -33,7 +33,7 @@ def test_an_unknown_name():
         data.DataError, match=r"data: expected a file or one of digits, patches.*found 'digit'; did you mean 'digits'"
     ):
         data.load("digit")
-    with pytest.raises(data.DataError, match="digits: expected no options, which are for files, found levels"):
+    with pytest.raises(data.DataError, match="digits: expected no options but labels, found levels"):
         data.load("digits", levels=2)
 
 
@@ -172,3 +172,43 @@ def test_parts_that_differ_are_named(other, message):
     part = Part(np.zeros((3, 2), np.float32))
     with pytest.raises(ValueError, match=message):
         Dataset("bad", 0, part, other, part)
+
+
+def test_binarised_levels_are_ones_as_often_as_they_are_bright():
+    digits = data.digits()
+    black_and_white = digits.binarised()
+    assert black_and_white.levels == 2 and black_and_white.grey_level is None and black_and_white.binarised().grey_levels == 17
+    one, other = _epoch(black_and_white, 1), _epoch(black_and_white, 2)
+    assert set(np.unique(one)) == {0, 1} and not np.array_equal(one, other) and one.dtype == np.float32
+    assert np.array_equal(one, _epoch(black_and_white, 1))
+    held_out = _held_out(black_and_white, "test")
+    assert np.array_equal(held_out, _held_out(black_and_white, "test"))
+    probability = digits.test.rows / 16
+    assert (held_out[probability == 0] == 0).all() and (held_out[probability == 1] == 1).all()
+    for level in range(1, 16):
+        drawn = held_out[probability == level / 16]
+        # Frequencies of a few hundred draws or more: five standard deviations.
+        assert abs(drawn.mean() - level / 16) < 5 * 0.5 / np.sqrt(len(drawn))
+
+
+def test_rows_of_zeros_and_ones_stay_what_they_are():
+    rows = Part((np.arange(60).reshape(20, 3) % 2).astype(np.float32))
+    binary = Dataset("b", 0, rows, rows, rows, levels=2).binarised()
+    assert np.array_equal(_held_out(binary, "test"), rows.rows) and binary.grey_levels is None
+    with pytest.raises(ValueError, match="data: expected rows of levels to binarise, found none in b"):
+        Dataset("b", 0, rows, rows, rows).binarised()
+
+
+def test_digits_with_their_labels():
+    from sklearn.datasets import load_digits
+
+    labelled, plain = data.load("digits", labels=True), data.load("digits")
+    found = load_digits()
+    by_row = {tuple(row): target for row, target in zip(found.data, found.target, strict=True)}
+    for part in ("train", "valid", "test"):
+        rows = getattr(labelled, part)
+        assert np.array_equal(rows.rows, getattr(plain, part).rows) and rows.context.shape == (len(rows), 1)
+        assert [by_row[tuple(row)] for row in rows.rows] == rows.context[:, 0].tolist()
+    assert labelled.context_columns == ("digit",)
+    with pytest.raises(data.DataError, match="labels: expected true or false for digits, found 3"):
+        data.load("digits", labels=3)

@@ -132,7 +132,7 @@ def test_options_of_others_are_refused(tmp_path):
     for source, options, message in (
         ("mnist", {"levels": 2}, "mnist: expected no options but dir and labels, found levels"),
         ("mnist", {"labels": "x.idx"}, "labels: expected true or false for mnist, found 'x.idx'"),
-        ("digits", {"dir": "."}, "digits: expected no options, which are for files, found dir"),
+        ("digits", {"dir": "."}, "digits: expected no options but labels, found dir"),
         ("x.npy", {"dir": "here"}, "x.npy: expected no dir, which is for mnist, found here"),
         ("x.npy", {"labels": True}, "labels: expected a file with a class per row, found True"),
     ):

@@ -7,7 +7,7 @@ from scipy.stats import multivariate_normal
 
 from fastgen import data
 from fastgen.data import Dataset, Part
-from fastgen.train.baselines import fit_gaussians
+from fastgen.train.baselines import fit_gaussians, fit_independent
 
 
 def test_log_prob_is_scipys():
@@ -49,3 +49,11 @@ def test_constant_features_keep_a_density():
         assert np.isfinite(gaussian.log_prob(rows)).all()
     for gaussian in fit_gaussians(Dataset("x", 0, *[Part(rows[:, 1:])] * 3)).values():
         assert np.isfinite(gaussian.log_prob(rows[:, 1:])).all()
+
+
+def test_independent_features_are_fitted_to_what_is_handed_out():
+    digits = data.digits().binarised()
+    found = np.exp(fit_independent(digits).log_probability)
+    assert found.shape == (64, 2)
+    ones = next(digits.held_out("train")).rows.sum(axis=0, dtype=np.float64)
+    np.testing.assert_allclose(found[:, 1], (ones + 1) / (len(digits.train) + 2), rtol=1e-12)

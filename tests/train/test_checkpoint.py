@@ -94,7 +94,7 @@ def _drop_model(description, state):
         (lambda d, s: d["model"]["config"].update(features=10**30), ".* found: features: expected a size"),
         (lambda d, s: d["model"]["config"].update(hidden_features=[10**9] * 2), ".* found: hidden_features: expected a size"),
         (lambda d, s: d["model"]["config"].update(embedding={"features": 10**9}), ".* found: features: expected a size"),
-        (lambda d, s: d["model"].update(name="vae"), "expected a model of maf, .*, found 'vae'"),
+        (lambda d, s: d["model"].update(name="gan"), "expected a model of maf, .*, found 'gan'"),
         (lambda d, s: d["model"].pop("config"), "expected the numbers and the config of a maf"),
         (lambda d, s: d["model"]["config"].update(features=3), "expected the numbers and the config of a maf"),
         (lambda d, s: d["model"]["config"].update(colour="red"), "expected the numbers and the config of a maf"),
