@@ -13,6 +13,7 @@ from .maf import MAF
 from .mixture import MixtureOfNormals
 from .normal import ConditionalDiagonalNormal, DiagonalNormal
 from .permutation import Permutation
+from .planar import PlanarFlow, PlanarTransform, RadialFlow, RadialTransform
 from .registry import BASES, PREPROCESSING
 from .transform import Composed, Inverse, Transform
 from .truncated import Acceptance, Truncated
@@ -38,6 +39,10 @@ __all__ = [
     "MaskedAutoregressiveTransform",
     "MixtureOfNormals",
     "Permutation",
+    "PlanarFlow",
+    "PlanarTransform",
+    "RadialFlow",
+    "RadialTransform",
     "StandardNormal",
     "Standardise",
     "Transform",

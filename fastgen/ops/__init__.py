@@ -9,6 +9,8 @@ from .coupling import additive_coupling, affine_coupling
 from .gaussian_log_prob import gaussian_log_prob
 from .masked_linear import masked_linear
 from .masked_mlp import masked_mlp
+from .planar import planar, planar_inverse
+from .radial import radial, radial_inverse
 
 __all__ = [
     "Checkerboard",
@@ -28,4 +30,8 @@ __all__ = [
     "make_plan",
     "masked_linear",
     "masked_mlp",
+    "planar",
+    "planar_inverse",
+    "radial",
+    "radial_inverse",
 ]

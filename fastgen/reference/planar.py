@@ -104,15 +104,16 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 def _slope(a: Tensor) -> Tensor:
     """tanh'(a), which 1 - tanh(a)^2 has no digits of where |a| is large."""
-    t = (-2 * a.abs()).exp()
+    # Not abs, whose derivative at 0 would drop the second one of this.
+    t = (-2 * torch.where(a < 0, -a, a)).exp()
     return 4 * t / (1 + t).square()
 
 
 def _log_det(a: Tensor, layer: Layer) -> Tensor:
     """log|tanh(a)^2 + tanh'(a) stretch|: for positive stretches a sum of positive terms."""
     det = (a.tanh().square() + _slope(a) * layer.stretch).abs()
-    # Where the dtype has no number for the sum, tanh(a) is a, and tanh'(a) is 1.
-    small = det < torch.finfo(det.dtype).tiny
+    # Where the dtype has no number for the sum, tanh(a) is a, and tanh'(a) is 1. Unless terms cancel, as unconstrained ones may.
+    small = (det < torch.finfo(det.dtype).tiny) & (layer.stretch >= 0)
     rest = torch.where(small & (a != 0), a, 1.0).abs().log() * 2
     tail = torch.where(small & (a != 0), torch.logaddexp(rest, layer.log_stretch), layer.log_stretch)
     return torch.where(small, tail, torch.where(small, 1.0, det).log())
@@ -120,13 +121,12 @@ def _log_det(a: Tensor, layer: Layer) -> Tensor:
 
 def _solve(r: Tensor, stretch: Tensor) -> Tensor:
     """The root a of a + (stretch - 1) tanh(a) = r; NaN where stretch < 0."""
-    target = r.abs()
     with torch.no_grad():
-        a = _newton(target, stretch.expand_as(target))
+        a = torch.copysign(_newton(r.abs(), stretch.expand_as(r)), r)
     # Two more steps, through which first and second derivatives are those of the root.
     for _ in range(2):
-        a = _step(a, target, stretch)
-    return torch.where(stretch < 0, torch.nan, torch.copysign(a, r))
+        a = _step(a, r, stretch)
+    return torch.where(stretch < 0, torch.nan, a)
 
 
 def _newton(target: Tensor, stretch: Tensor) -> Tensor:
