@@ -27,6 +27,8 @@ NAMES = (
     "gaussian_log_prob",
     "autoregressive_inverse",
     "autoregressive_sample",
+    "planar",
+    "radial",
     "models",
     "sampling",
     "training",
