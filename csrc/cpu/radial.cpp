@@ -6,7 +6,7 @@
 namespace fastgen::cpu::FASTGEN_VARIANT {
 namespace {
 
-// Tiles whose parameter gradients are summed before they join the rest, for accuracy.
+// Tiles whose parameter gradients are summed before they join the rest, as rows are before their tile's join: for accuracy.
 constexpr int kTogether = 16;
 
 // One layer's parameters for the rows of a tile.
@@ -87,14 +87,15 @@ struct Sums {
 
 template <class T>
 struct BackwardRoom {
-  T *grad, *z, *sums, *total;
+  T *grad, *z, *tile, *sums, *total;
   static int64_t size(int64_t features, int64_t count) {
-    return kLaneRows * padded<T>(features) * (count + 1) + 2 * Sums<T>::size(features, count);
+    return kLaneRows * padded<T>(features) * (count + 1) + 3 * Sums<T>::size(features, count);
   }
   BackwardRoom(int64_t features, int64_t count, T* at)
       : grad(at),
         z(grad + kLaneRows * padded<T>(features)),
-        sums(z + kLaneRows * padded<T>(features) * count),
+        tile(z + kLaneRows * padded<T>(features) * count),
+        sums(tile + Sums<T>::size(features, count)),
         total(sums + Sums<T>::size(features, count)) {}
 };
 
@@ -147,7 +148,7 @@ void pull_layer(const RadialBackward<T>& f, int64_t i, int64_t row, int64_t rows
     scale[r] = pull.scale, share[r] = back * pull.share;
     alpha[r] = pull.alpha * p.alpha[r], beta[r] = pull.reach * math::sigmoid(p.beta[r]);
   }
-  const Sums<T> total(features, count, s.sums);
+  const Sums<T> total(features, count, s.tile);
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t at = (row + r) * count + k;
     T* const g = s.grad + r * width;
@@ -201,11 +202,13 @@ void radial_backward(const RadialBackward<T>& f) {
   {
     const int64_t thread = omp_get_thread_num();
     const BackwardRoom<T> own(features, count, rooms + thread * size);
+    clear(own.tile, n);
     clear(own.sums, n);
     clear(own.total, n);
     const int64_t begin = tiles * thread / threads, end = tiles * (thread + 1) / threads;
     for (int64_t i = begin; i < end; ++i) {
       backward_tile(f, i * kLaneRows, own);
+      move_sums(own.tile, n, own.sums);
       if ((i - begin) % kTogether == kTogether - 1) move_sums(own.sums, n, own.total);
     }
     move_sums(own.sums, n, own.total);
