@@ -91,7 +91,7 @@ def _minus_tanh(a, h):
 def _solve(r, stretch):
     """The root of a + (stretch - 1) tanh(a) = r by Newton's method from one side; NaN where stretch < 0."""
     target = tl.abs(r)
-    stretch = stretch + target * 0.0
+    stretch = stretch + tl.zeros(r.shape, r.dtype)
     first, second = divide(target, stretch), target - (stretch - 1.0)
     near = exp(log(5.0 * target) * (1.0 / 3.0))
     falling = tl.minimum(first, second)
@@ -104,7 +104,8 @@ def _solve(r, stretch):
     while (tl.max(tl.abs(side), 0) > 0.0) & (step < _MOST_STEPS):
         h, slope = _tanh_with_slope(a)
         det = h * h + slope * stretch
-        following = a - divide(_minus_tanh(a, h) + stretch * h - target, tl.where(det == 0.0, 1.0, det))
+        # Not rounded as IEEE asks: that takes a call, and a stack.
+        following = a - (_minus_tanh(a, h) + stretch * h - target) / tl.where(det == 0.0, 1.0, det)
         moves = (following - a) * side > 0.0
         side = tl.where(moves, side, 0.0)
         a = tl.where(moves, following, a)

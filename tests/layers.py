@@ -27,7 +27,7 @@ def inputs(
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
 ) -> list[Tensor]:
-    """z (*batch, D) and three parameters, of a size at which a flow of 64 features is still tame."""
+    """z (*batch, D) and three parameters; those of planar layers keep clear of w = 0, where u_hat has no limit."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -36,8 +36,9 @@ def inputs(
     lead = () if shared else tuple(batch)
     vector, number = (*lead, layers, features), (*lead, layers)
     if name.startswith("planar"):
-        scale = features**-0.5
-        return [normal(*batch, features), scale * normal(*vector), scale * normal(*vector), normal(*number)]
+        w = normal(*vector).double()
+        w = (w * ((0.5 + normal(*number).double().sigmoid()) / w.norm(dim=-1))[..., None]).to(dtype)
+        return [normal(*batch, features), features**-0.5 * normal(*vector), w, normal(*number)]
     return [normal(*batch, features), normal(*vector), 0.5 * normal(*number), 0.5 * normal(*number)]
 
 
