@@ -1,4 +1,4 @@
-"""What kernels of K layers share: whole rows in registers through all layers, and parameters that all rows share or each has."""
+"""What kernels of K layers share: whole rows in registers through all layers, and parameters shared or of each row."""
 
 from __future__ import annotations
 

@@ -335,8 +335,8 @@ def backward(
     batch, features = z.shape
     shared = u.dim() == 2
     if batch == 0:
-        gz, *rest = (torch.zeros_like(t) if n else t.new_empty(0) for t, n in zip((z, u, w, b), needs, strict=True))
-        return gz, rest[0], rest[1], rest[2]
+        first, *rest = (torch.zeros_like(t) if n else t.new_empty(0) for t, n in zip((z, u, w, b), needs, strict=True))
+        return first, rest[0], rest[1], rest[2]
     tile = layer_tile(z, persistent=shared and any(needs[1:]))
     gz = z.new_empty((batch, features)) if needs[0] else None
     rooms = [gradient_room(t, n, shared, tile.programs) for t, n in zip((u, w, b), needs[1:], strict=True)]

@@ -62,7 +62,7 @@ def _layer(
 
 @triton.jit
 def _step(point, c, alpha, reach, mask, INVERSE: tl.constexpr):
-    """What a layer reads relative to its centre, the radius of the side that the formulas are of, and the factor of that side."""
+    """What a layer reads relative to its centre, the radius on the side that the formulas are of, and the factor."""
     away = tl.where(mask, point - c, 0.0)
     r = tl.sqrt(tl.sum(away * away, 1))
     if INVERSE:
@@ -305,8 +305,8 @@ def backward(
     batch, features = z.shape
     parameters = (centre, log_alpha, raw_beta)
     if batch == 0:
-        gz, *rest = (torch.zeros_like(t) if n else t.new_empty(0) for t, n in zip((z, *parameters), needs, strict=True))
-        return gz, rest[0], rest[1], rest[2]
+        first, *rest = (torch.zeros_like(t) if n else t.new_empty(0) for t, n in zip((z, *parameters), needs, strict=True))
+        return first, rest[0], rest[1], rest[2]
     shared = centre.dim() == 2
     # Programs that go on keep fewer states.
     tile = layer_tile(z, persistent=True)

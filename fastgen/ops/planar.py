@@ -85,9 +85,7 @@ _call_backward = register(
 
 class _Planar(torch.autograd.Function):
     @staticmethod
-    def forward(
-        z: Tensor, u: Tensor, w: Tensor, b: Tensor, constrain: bool, inverse: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(z: Tensor, u: Tensor, w: Tensor, b: Tensor, constrain: bool, inverse: bool) -> tuple[Tensor, Tensor, Tensor]:
         return _call(z, u, w, b, constrain, inverse, True)
 
     @staticmethod
@@ -148,10 +146,10 @@ def planar(z: Tensor, u: Tensor, w: Tensor, b: Tensor, *, constrain: bool = True
 def planar_inverse(y: Tensor, u: Tensor, w: Tensor, b: Tensor, *, constrain: bool = True) -> tuple[Tensor, Tensor]:
     """The z with planar(z) = y, and -sum log|det| there: layers from the last to the first, one scalar equation each.
 
-    Arguments, results and errors as those of `planar`. Newton's method ends when a step moves a root no further, so that per
-    layer, with s = 1 + |u_hat| |w| and eps the unit roundoff, f(z) is within 4 eps s (|y| + |u_hat| + |b|) of y. The gradient is
-    that of an inverse function at the solution. Rows that an unconstrained layer with w.u < -1 would have to undo are NaN: it
-    has no inverse.
+    Arguments, results and errors as those of `planar`. Newton's method ends when a step moves a root no further, so that, by
+    layer and with s = 1 + |u_hat| |w|, f(z) is within 4 eps s (|y| + |u_hat| + |b|) of y (eps: unit roundoff). The gradient is
+    that of an inverse function at the solution. Rows that an unconstrained layer with w.u < -1 would have to undo are NaN, for
+    want of an inverse.
     """
     return _run("planar_inverse", "y", y, u, w, b, constrain)
 

@@ -127,9 +127,7 @@ def radial_inverse(y: Tensor, centre: Tensor, log_alpha: Tensor, raw_beta: Tenso
     return _run("radial_inverse", "y", y, centre, log_alpha, raw_beta)
 
 
-def _run(
-    operation: str, name: str, z: Tensor, centre: Tensor, log_alpha: Tensor, raw_beta: Tensor
-) -> tuple[Tensor, Tensor]:
+def _run(operation: str, name: str, z: Tensor, centre: Tensor, log_alpha: Tensor, raw_beta: Tensor) -> tuple[Tensor, Tensor]:
     z, centre, log_alpha, raw_beta = _check.upcast(z, centre, log_alpha, raw_beta)  # type: ignore[assignment]
     _layers.validate(z, name, {"centre": centre}, {"log_alpha": log_alpha, "raw_beta": raw_beta})
     inverse = operation == "radial_inverse"

@@ -82,9 +82,8 @@ def planar_inverse(y: Tensor, u: Tensor, w: Tensor, b: Tensor, *, constrain: boo
 def layers(u: Tensor, w: Tensor, b: Tensor, constrain: bool) -> list[Layer]:
     """The layers in the accumulator's dtype."""
     dtype = accumulator(u.dtype)
-    return [
-        _layer(*(t.to(dtype) for t in one), constrain) for one in zip(u.unbind(-2), w.unbind(-2), b.unbind(-1), strict=True)
-    ]
+    separate = zip(u.to(dtype).unbind(-2), w.to(dtype).unbind(-2), b.to(dtype).unbind(-1), strict=True)
+    return [_layer(*one, constrain) for one in separate]
 
 
 def _layer(u: Tensor, w: Tensor, b: Tensor, constrain: bool) -> Layer:
@@ -112,7 +111,7 @@ def _slope(a: Tensor) -> Tensor:
 def _log_det(a: Tensor, layer: Layer) -> Tensor:
     """log|tanh(a)^2 + tanh'(a) stretch|: for positive stretches a sum of positive terms."""
     det = (a.tanh().square() + _slope(a) * layer.stretch).abs()
-    # Where the dtype has no number for the sum, tanh(a) is a, and tanh'(a) is 1. Unless terms cancel, as unconstrained ones may.
+    # Where the dtype has no number for the sum, tanh(a) is a, and tanh'(a) is 1; unconstrained terms may also cancel.
     small = (det < torch.finfo(det.dtype).tiny) & (layer.stretch >= 0)
     rest = torch.where(small & (a != 0), a, 1.0).abs().log() * 2
     tail = torch.where(small & (a != 0), torch.logaddexp(rest, layer.log_stretch), layer.log_stretch)

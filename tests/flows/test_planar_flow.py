@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from fastgen.flows import Flow, Inverse, PlanarFlow, PlanarTransform, RadialFlow, RadialTransform, StandardNormal, Standardise
+from fastgen.flows import Flow, Inverse, PlanarFlow, PlanarTransform, RadialFlow, RadialTransform, Standardise, StandardNormal
 
 every_flow = pytest.mark.parametrize("kind", [PlanarFlow, RadialFlow])
 every_transform = pytest.mark.parametrize("kind", [PlanarTransform, RadialTransform])
@@ -59,7 +59,7 @@ def test_training_by_maximum_likelihood(kind: type, inverse: bool) -> None:
     x = torch.randn(1000, 2) * 0.4 + torch.tensor([[1.0, 0.0]]) * (2 * torch.randint(0, 2, (1000, 1)) - 1)
     flow = kind(2, transforms=8)
     if inverse:
-        flow = Flow(StandardNormal(2), Inverse(list(flow.transform)[0]))
+        flow = Flow(StandardNormal(2), Inverse(flow.transform[0]))
     optimizer = torch.optim.Adam(flow.parameters(), lr=0.02)
     for _ in range(150):
         optimizer.zero_grad()
@@ -83,7 +83,11 @@ def test_a_flow_is_built_again_from_its_config(kind: type) -> None:
 
 @every_flow
 def test_errors(kind: type) -> None:
-    for options, name in (({"features": 0}, "features"), ({"transforms": 0}, "transforms"), ({"context_features": 2}, "context_features")):
+    for options, name in (
+        ({"features": 0}, "features"),
+        ({"transforms": 0}, "transforms"),
+        ({"context_features": 2}, "context_features"),
+    ):
         with pytest.raises(ValueError, match=f"{name}: expected"):
             kind(**{"features": 3, **options})
     with pytest.raises(TypeError, match="base"):

@@ -61,9 +61,7 @@ def test_one_incoming_gradient_and_strides(device: str, name: str, shared: bool)
 @both_kinds
 def test_unconstrained(device: str, shared: bool) -> None:
     tensors = _inputs(device, "planar", 20, 6, 2, shared=shared, dtype=torch.float32)
-    assert_matches(
-        lambda *t: ops.planar(*t, constrain=False), lambda *t: reference.planar(*t, constrain=False), tensors
-    )
+    assert_matches(lambda *t: ops.planar(*t, constrain=False), lambda *t: reference.planar(*t, constrain=False), tensors)
 
 
 def test_extreme_stretches(device: str) -> None:

@@ -37,9 +37,7 @@ def test_float32_is_as_accurate_as_pytorch(
 @every_operation
 @both_kinds
 @pytest.mark.parametrize(("rows", "features", "layers"), [(1, 1, 1), (49, 3, 2), (97, 16, 20), (3, 4096, 2)])
-def test_float64_equals_the_reference(
-    cpu_variant: str, name: str, shared: bool, rows: int, features: int, layers: int
-) -> None:
+def test_float64_equals_the_reference(cpu_variant: str, name: str, shared: bool, rows: int, features: int, layers: int) -> None:
     tensors = inputs(name, (rows,), features, layers, shared=shared)
     operation, definition = pair(name)
     # Sums of up to 4096 terms in another order.

@@ -62,16 +62,16 @@ def test_where_w_is_0_u_hat_is_u(cpu_variant: str, shared: bool) -> None:
     torch.testing.assert_close(back, z, rtol=1e-6, atol=1e-6)
     assert not inverse.any()
     for name in ("planar", "planar_inverse"):
-        given, expected = (results(getattr(m, name), (z[:7], *(t if shared else t[:7] for t in (u, w, b)))) for m in (ops, reference))
+        given, expected = (
+            results(getattr(m, name), (z[:7], *(t if shared else t[:7] for t in (u, w, b)))) for m in (ops, reference)
+        )
         torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
 
 
 @both_kinds
 @pytest.mark.parametrize("along", [-300.0, -120.0, -90.0, 90.0, 300.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_extreme_stretches_are_those_of_the_reference(
-    cpu_variant: str, shared: bool, along: float, dtype: torch.dtype
-) -> None:
+def test_extreme_stretches_are_those_of_the_reference(cpu_variant: str, shared: bool, along: float, dtype: torch.dtype) -> None:
     """w = 1, b = 0: z is what tanh is taken of, from 0 past where a det underflows to where tanh is 1."""
     z = torch.tensor([0.0, 1e-30, 1e-20, 1e-18, 1e-10, 1e-3, 1.0, 5.0, 40.0, -1e-25, -2.0], dtype=dtype)[:, None]
     u, w, b = torch.full((1, 1), along, dtype=dtype), torch.ones(1, 1, dtype=dtype), torch.zeros(1, dtype=dtype)

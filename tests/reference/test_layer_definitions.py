@@ -37,9 +37,7 @@ def test_derivatives_at_0_are_those_beside_it(name: str) -> None:
         return definition(z, u, w, z.new_zeros(1))[1]
 
     at, beside = torch.zeros(2).double(), torch.full((2,), 1e-7).double()
-    torch.testing.assert_close(
-        *(torch.autograd.functional.hessian(log_det, p) for p in (at, beside)), rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(*(torch.autograd.functional.hessian(log_det, p) for p in (at, beside)), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(
         *(torch.autograd.functional.jacobian(lambda z: definition(z, u, w, z.new_zeros(1))[0], p) for p in (at, beside)),
         rtol=1e-5,
