@@ -28,6 +28,8 @@ NAMES = (
     "gaussian_log_prob",
     "autoregressive_inverse",
     "autoregressive_sample",
+    "planar",
+    "radial",
     "models",
     "coupling_flows",
     "reversible",

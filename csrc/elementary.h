@@ -63,6 +63,8 @@ FASTGEN_HD_INLINE T polynomial(T x, T c0, T c1, Rest... rest) {
 
 FASTGEN_HD_INLINE float abs(float x) { return __builtin_fabsf(x); }
 FASTGEN_HD_INLINE double abs(double x) { return __builtin_fabs(x); }
+FASTGEN_HD_INLINE float sqrt(float x) { return __builtin_sqrtf(x); }
+FASTGEN_HD_INLINE double sqrt(double x) { return __builtin_sqrt(x); }
 FASTGEN_HD_INLINE float copysign(float x, float sign) { return __builtin_copysignf(x, sign); }
 FASTGEN_HD_INLINE double copysign(double x, double sign) { return __builtin_copysign(x, sign); }
 

@@ -70,5 +70,7 @@ PYBIND11_MODULE(_C, m) {
   fastgen::bind_coupling(m);
   fastgen::bind_autoregressive_inverse(m);
   fastgen::bind_autoregressive_sample(m);
+  fastgen::bind_planar(m);
+  fastgen::bind_radial(m);
   fastgen::bind_gaussian_log_prob(m);
 }

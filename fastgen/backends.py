@@ -31,6 +31,10 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "gaussian_log_prob": ("cpu", "triton"),
     "autoregressive_inverse": ("cpu", "cuda"),
     "autoregressive_sample": ("cpu",),
+    "planar": ("cpu", "triton"),
+    "planar_inverse": ("cpu", "triton"),
+    "radial": ("cpu", "triton"),
+    "radial_inverse": ("cpu", "triton"),
 }
 
 _CPU_DTYPES = (torch.float32, torch.float64)

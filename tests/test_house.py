@@ -21,6 +21,8 @@ FORMS = {
     "autoregressive_sample": "autoregressive_inverse",
     "affine_coupling": "coupling",
     "additive_coupling": "coupling",
+    "planar_inverse": "planar",
+    "radial_inverse": "radial",
 }
 
 

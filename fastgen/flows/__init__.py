@@ -19,6 +19,7 @@ from .mixture import MixtureOfNormals
 from .nice import NICE
 from .normal import ConditionalDiagonalNormal, DiagonalNormal
 from .permutation import Permutation
+from .planar import PlanarFlow, PlanarTransform, RadialFlow, RadialTransform
 from .realnvp import RealNVP
 from .registry import BASES, PREPROCESSING
 from .scaling import Scaling
@@ -54,6 +55,10 @@ __all__ = [
     "MaskedAutoregressiveTransform",
     "MixtureOfNormals",
     "Permutation",
+    "PlanarFlow",
+    "PlanarTransform",
+    "RadialFlow",
+    "RadialTransform",
     "RealNVP",
     "Scaling",
     "StandardLogistic",

@@ -82,9 +82,8 @@ def planar_inverse(y: Tensor, u: Tensor, w: Tensor, b: Tensor, *, constrain: boo
 def layers(u: Tensor, w: Tensor, b: Tensor, constrain: bool) -> list[Layer]:
     """The layers in the accumulator's dtype."""
     dtype = accumulator(u.dtype)
-    return [
-        _layer(*(t.to(dtype) for t in one), constrain) for one in zip(u.unbind(-2), w.unbind(-2), b.unbind(-1), strict=True)
-    ]
+    separate = zip(u.to(dtype).unbind(-2), w.to(dtype).unbind(-2), b.to(dtype).unbind(-1), strict=True)
+    return [_layer(*one, constrain) for one in separate]
 
 
 def _layer(u: Tensor, w: Tensor, b: Tensor, constrain: bool) -> Layer:
@@ -104,15 +103,16 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 def _slope(a: Tensor) -> Tensor:
     """tanh'(a), which 1 - tanh(a)^2 has no digits of where |a| is large."""
-    t = (-2 * a.abs()).exp()
+    # Not abs, whose derivative at 0 would drop the second one of this.
+    t = (-2 * torch.where(a < 0, -a, a)).exp()
     return 4 * t / (1 + t).square()
 
 
 def _log_det(a: Tensor, layer: Layer) -> Tensor:
     """log|tanh(a)^2 + tanh'(a) stretch|: for positive stretches a sum of positive terms."""
     det = (a.tanh().square() + _slope(a) * layer.stretch).abs()
-    # Where the dtype has no number for the sum, tanh(a) is a, and tanh'(a) is 1.
-    small = det < torch.finfo(det.dtype).tiny
+    # Where the dtype has no number for the sum, tanh(a) is a, and tanh'(a) is 1; unconstrained terms may also cancel.
+    small = (det < torch.finfo(det.dtype).tiny) & (layer.stretch >= 0)
     rest = torch.where(small & (a != 0), a, 1.0).abs().log() * 2
     tail = torch.where(small & (a != 0), torch.logaddexp(rest, layer.log_stretch), layer.log_stretch)
     return torch.where(small, tail, torch.where(small, 1.0, det).log())
@@ -120,13 +120,12 @@ def _log_det(a: Tensor, layer: Layer) -> Tensor:
 
 def _solve(r: Tensor, stretch: Tensor) -> Tensor:
     """The root a of a + (stretch - 1) tanh(a) = r; NaN where stretch < 0."""
-    target = r.abs()
     with torch.no_grad():
-        a = _newton(target, stretch.expand_as(target))
+        a = torch.copysign(_newton(r.abs(), stretch.expand_as(r)), r)
     # Two more steps, through which first and second derivatives are those of the root.
     for _ in range(2):
-        a = _step(a, target, stretch)
-    return torch.where(stretch < 0, torch.nan, torch.copysign(a, r))
+        a = _step(a, r, stretch)
+    return torch.where(stretch < 0, torch.nan, a)
 
 
 def _newton(target: Tensor, stretch: Tensor) -> Tensor:

@@ -107,7 +107,10 @@ BAD_OPTIONS = [
     (["train", "gan"], "gan: unknown config or model; expected one of digits"),
     (["train", "digit"], "digit: unknown config or model; did you mean digits?"),
     (["train", "gone.toml"], "gone.toml: expected a file to read, found: No such file"),
-    (["train", "mushrooms"], "--data: expected a file or one of digits, patches, moons, rings, spirals, pinwheel, mnist, found none"),
+    (
+        ["train", "mushrooms"],
+        "--data: expected a file or one of digits, patches, moons, rings, spirals, pinwheel, mnist, found none",
+    ),
     (["train", "maf", "--data", "cifar"], "data: expected a file or one of digits, patches"),
     (["train", "maf", "--data", "gone.csv"], "gone.csv: expected"),
     (["train", "maf", "--data", "moons", "--set", "levels=2"], "moons: expected no options, which are for files, found levels"),

@@ -20,7 +20,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from fastgen.kernels import _rows, masked_linear
+from fastgen.kernels import _layers, _rows, masked_linear
 from fastgen.kernels._launch import Device
 
 _TYPES = {
@@ -116,7 +116,7 @@ def launches(call: Callable[[], object], device: Device) -> list[Launch]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JITFunction, "run", record)
-        for module in (_rows, masked_linear):
+        for module in (_layers, _rows, masked_linear):
             patch.setattr(module, "device_of", lambda t: device)
         call()
     return found

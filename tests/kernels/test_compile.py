@@ -12,7 +12,7 @@ from launches import DEVICES, Compiled, Launch, launches
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 
-from fastgen.kernels import affine_autoregressive, coupling, gaussian_log_prob, masked_linear
+from fastgen.kernels import affine_autoregressive, coupling, gaussian_log_prob, masked_linear, planar, radial
 from fastgen.kernels._launch import Device
 from fastgen.ops import make_plan
 
@@ -93,6 +93,23 @@ def _coupling(
     return call
 
 
+def _layers(dtype: torch.dtype, shared: bool, batch: int = 65536, features: int = 64) -> Callable:
+    """Sixteen planar and radial layers and their inverses, forward and backward."""
+    lead = () if shared else (batch,)
+    z, per_row = torch.zeros(batch, features, dtype=dtype), torch.zeros(batch)
+    vectors, numbers = torch.zeros(*lead, 16, features, dtype=dtype), torch.zeros(*lead, 16, dtype=dtype)
+    saved, needs = torch.zeros(16, batch), (True,) * 4
+
+    def call() -> None:
+        for inverse in (False, True):
+            planar.forward(z, vectors, vectors, numbers, True, inverse, True)
+            planar.backward(z, per_row, z, vectors, vectors, numbers, saved, True, inverse, needs)
+            radial.forward(z, vectors, numbers, numbers, inverse)
+            radial.backward(z, per_row, z, vectors, numbers, numbers, inverse, needs)
+
+    return call
+
+
 def _compiled(call: Callable, architecture: int) -> list[tuple[str, Compiled]]:
     target = GPUTarget("cuda", architecture, 32)
     return [(launch.name, launch.compile(target)) for launch in launches(call, DEVICES[architecture])]
@@ -166,6 +183,13 @@ def test_coupling_at_the_ends(shape: tuple[int, int, int], device: str) -> None:
         _assert_fits(name, compiled, 90)
 
 
+@pytest.mark.parametrize(("architecture", "dtype"), [(80, torch.float32), (90, torch.bfloat16), (100, torch.float32)])
+@pytest.mark.parametrize("shared", [True, False])
+def test_layer_kernels(architecture: int, dtype: torch.dtype, shared: bool) -> None:
+    for name, compiled in _compiled(_layers(dtype, shared, batch=8192), architecture):
+        _assert_fits(name, compiled, architecture)
+
+
 # Layers large enough for the largest tiles of each kind, and the first layer of a small MADE for the smallest.
 @pytest.mark.parametrize(
     ("architecture", "arithmetic", "shape"),
@@ -200,8 +224,9 @@ def test_masked_linear_kernels(architecture: int, arithmetic: str, shape: tuple[
         _coupling(torch.float32, (4096, 128, 1)),
         _coupling(torch.float32, (64, 12, 28 * 28), compact=True),
         _linear(torch.bfloat16, 4096, 1024, 1024),
+        _layers(torch.float32, True, batch=8192),
     ],
-    ids=["rows", "coupling", "coupling of images", "masked_linear"],
+    ids=["rows", "coupling", "coupling of images", "masked_linear", "layers"],
 )
 def test_amd(call: Callable) -> None:
     for launch in launches(call, MI300):
@@ -230,3 +255,4 @@ def test_no_rows_no_launch() -> None:
     assert not launches(_linear(torch.float32, 0, 8, 8), DEVICES[90])
     assert not launches(_rows(torch.float32, batch=0), DEVICES[90])
     assert not launches(_coupling(torch.float32, (0, 8, 1)), DEVICES[90])
+    assert not launches(_layers(torch.float32, True, batch=0), DEVICES[90])
