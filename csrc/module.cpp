@@ -70,4 +70,5 @@ PYBIND11_MODULE(_C, m) {
   fastgen::bind_autoregressive_inverse(m);
   fastgen::bind_autoregressive_sample(m);
   fastgen::bind_gaussian_log_prob(m);
+  fastgen::bind_gaussian_rsample_kl(m);
 }

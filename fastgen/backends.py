@@ -27,6 +27,8 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "masked_mlp": ("cpu", "triton"),
     "affine_autoregressive": ("cpu", "triton"),
     "gaussian_log_prob": ("cpu", "triton"),
+    "gaussian_rsample_kl": ("cpu", "triton"),
+    "gaussian_rsample_log_ratio": ("cpu", "triton"),
     "autoregressive_inverse": ("cpu", "cuda"),
     "autoregressive_sample": ("cpu",),
 }

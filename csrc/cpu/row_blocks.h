@@ -22,11 +22,12 @@ struct Block {
   int size() const { return rows * columns; }
 };
 
-// Calls f(first row, number of rows) for groups of rows that make one block, or for single rows longer than that.
+// Calls f(first row, number of rows) for groups of rows that make one block, or for single rows longer than that. An element
+// is visited `visits` times.
 template <class F>
-void for_row_groups(int64_t rows, int64_t columns, const F& f) {
+void for_row_groups(int64_t rows, int64_t columns, const F& f, int64_t visits = 1) {
   const int64_t group = columns < kBlock ? kBlock / columns : 1, groups = (rows + group - 1) / group;
-  const int64_t wanted = 1 + rows * columns / kGrain, available = omp_get_max_threads();
+  const int64_t wanted = 1 + rows * columns * visits / kGrain, available = omp_get_max_threads();
   const int threads = static_cast<int>(wanted < available ? wanted : available);
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
   for (int64_t i = 0; i < groups; ++i) {

@@ -7,6 +7,7 @@ from .autoregressive_inverse import autoregressive_inverse
 from .autoregressive_sample import autoregressive_sample
 from .coupling import additive_coupling, affine_coupling
 from .gaussian_log_prob import gaussian_log_prob
+from .gaussian_rsample_kl import gaussian_rsample_kl, gaussian_rsample_log_ratio
 from .masked_linear import masked_linear
 from .masked_mlp import masked_mlp
 
@@ -24,6 +25,8 @@ __all__ = [
     "autoregressive_inverse",
     "autoregressive_sample",
     "gaussian_log_prob",
+    "gaussian_rsample_kl",
+    "gaussian_rsample_log_ratio",
     "make_network_plan",
     "make_plan",
     "masked_linear",
