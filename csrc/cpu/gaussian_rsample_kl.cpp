@@ -77,11 +77,12 @@ inline double exp_minus_1_minus(double d) {
 template <class T>
 struct Gaussians {
   Flat<T> mean, log_var, prior_mean, prior_log_var;
+  const bool with_prior;
   T precision[kBlock];  // of the prior
 
   Gaussians(const GaussianSamples<T>& from, const Block& b)
-      : mean(from.mean, b), log_var(from.log_var, b), prior_mean(from.prior_mean, b), prior_log_var(from.prior_log_var, b) {
-    if (from.prior_log_var.data)
+      : mean(from.mean, b), log_var(from.log_var, b), prior_mean(from.prior_mean, b), prior_log_var(from.prior_log_var, b), with_prior(from.prior_log_var.data) {
+    if (with_prior)
       invert(b.size(), prior_log_var);
     else
       fill(precision, b.size(), T(1));
@@ -112,9 +113,18 @@ void divergence(int n, const T* __restrict mean, const T* __restrict log_var, co
   }
 }
 
+// From the standard normal.
+template <class T>
+void divergence(int n, const T* __restrict mean, const T* __restrict log_var, T* __restrict kl) {
+  for (int i = 0; i < n; ++i) kl[i] = T(0.5) * (exp_minus_1_minus(log_var[i]) + mean[i] * mean[i]);
+}
+
 template <class T>
 void divergence(int n, const Gaussians<T>& g, T* kl) {
-  divergence<T>(n, g.mean, g.log_var, g.prior_mean, g.prior_log_var, g.precision, kl);
+  if (g.with_prior)
+    divergence<T>(n, g.mean, g.log_var, g.prior_mean, g.prior_log_var, g.precision, kl);
+  else
+    divergence<T>(n, g.mean, g.log_var, kl);
 }
 
 template <class T>
@@ -128,44 +138,112 @@ void silence(T least, int n, const T* __restrict kl, T* __restrict grad) {
   for (int i = 0; i < n; ++i) grad[i] = kl[i] < least ? T(0) : grad[i];
 }
 
-// The gradients of one block, summed over samples in double.
-struct Sums {
-  double mean[kBlock] = {}, log_var[kBlock] = {}, prior_mean[kBlock] = {}, prior_log_var[kBlock] = {};
+// The gradients of one block, summed over samples: a few in T, runs of them in double.
+template <class T>
+class Sums {
+ public:
+  struct Four {
+    T *mean, *log_var, *prior_mean, *prior_log_var;
+  };
+
+  explicit Sums(int n) : n_(n) { clear(); }
+  Sums(const Sums&) = delete;
+  Sums& operator=(const Sums&) = delete;
+
+  Four after(int64_t sample) {
+    if (sample > 0 && sample % kRun == 0) drain(sample == kRun);
+    return {part_[0], part_[1], part_[2], part_[3]};
+  }
+
+  void write(int64_t samples, const PosteriorGradients<T>& to, int64_t offset) {
+    T* const gradients[] = {to.mean, to.log_var, to.prior_mean, to.prior_log_var};
+    if (samples > kRun) drain(false);
+    for (int g = 0; g < 4; ++g)
+      if (gradients[g] && samples > kRun)
+        convert(n_, total_[g], gradients[g] + offset);
+      else if (gradients[g])
+        convert(n_, part_[g], gradients[g] + offset);
+  }
+
+ private:
+  static constexpr int kRun = 16;
+
+  void clear() {
+    for (int g = 0; g < 4; ++g) fill(part_[g], n_, T(0));
+  }
+
+  void drain(bool first) {
+    for (int g = 0; g < 4; ++g) {
+      if (first) fill(total_[g], n_, 0.0);
+      for (int i = 0; i < n_; ++i) total_[g][i] += double(part_[g][i]);
+    }
+    clear();
+  }
+
+  template <class From>
+  static void convert(int n, const From* __restrict from, T* __restrict to) {
+    for (int i = 0; i < n; ++i) to[i] = static_cast<T>(from[i]);
+  }
+
+  int n_;
+  T part_[4][kBlock];
+  double total_[4][kBlock];
 };
 
 template <class T>
-void add_through_z(int n, const T* __restrict grad_z, const T* __restrict scale, const T* __restrict noise, Sums& sums) {
+void add_through_z(int n, const T* __restrict grad_z, const T* __restrict scale, const T* __restrict noise,
+                   T* __restrict grad_mean, T* __restrict grad_log_var) {
   for (int i = 0; i < n; ++i) {
-    sums.mean[i] += double(grad_z[i]);
-    sums.log_var[i] += double(T(0.5) * grad_z[i] * scale[i] * noise[i]);
+    grad_mean[i] += grad_z[i];
+    grad_log_var[i] += T(0.5) * grad_z[i] * scale[i] * noise[i];
+  }
+}
+
+template <class T>
+void add_through_kl(int n, const T* __restrict grad, const T* __restrict mean, const T* __restrict log_var,
+                    T* __restrict grad_mean, T* __restrict grad_log_var) {
+  for (int i = 0; i < n; ++i) {
+    grad_mean[i] += grad[i] * mean[i];
+    grad_log_var[i] += T(0.5) * grad[i] * math::expm1(log_var[i]);
   }
 }
 
 template <class T>
 void add_through_kl(int n, const T* __restrict grad, const T* __restrict mean, const T* __restrict log_var,
                     const T* __restrict prior_mean, const T* __restrict prior_log_var, const T* __restrict precision,
-                    Sums& sums) {
+                    T* __restrict grad_mean, T* __restrict grad_log_var, T* __restrict grad_prior_mean,
+                    T* __restrict grad_prior_log_var) {
   for (int i = 0; i < n; ++i) {
     const T difference = mean[i] - prior_mean[i], slope = math::expm1(log_var[i] - prior_log_var[i]);
     const T pull = grad[i] * difference * precision[i];
-    sums.mean[i] += double(pull);
-    sums.log_var[i] += double(T(0.5) * grad[i] * slope);
-    sums.prior_mean[i] -= double(pull);
-    sums.prior_log_var[i] -= double(T(0.5) * (grad[i] * slope + pull * difference));
+    grad_mean[i] += pull;
+    grad_log_var[i] += T(0.5) * grad[i] * slope;
+    grad_prior_mean[i] -= pull;
+    grad_prior_log_var[i] -= T(0.5) * (grad[i] * slope + pull * difference);
   }
+}
+
+template <class T>
+void add_through_kl(const T* grad, const Gaussians<T>& g, int n, const typename Sums<T>::Four& to) {
+  if (g.with_prior)
+    add_through_kl<T>(n, grad, g.mean, g.log_var, g.prior_mean, g.prior_log_var, g.precision, to.mean, to.log_var,
+                      to.prior_mean, to.prior_log_var);
+  else
+    add_through_kl<T>(n, grad, g.mean, g.log_var, to.mean, to.log_var);
 }
 
 template <class T>
 void add_through_log_ratio(int n, const T* __restrict grad_z, const T* __restrict grad, const T* __restrict mean,
                            const T* __restrict scale, const T* __restrict noise, const T* __restrict prior_mean,
-                           const T* __restrict precision, Sums& sums) {
+                           const T* __restrict precision, T* __restrict grad_mean, T* __restrict grad_log_var,
+                           T* __restrict grad_prior_mean, T* __restrict grad_prior_log_var) {
   for (int i = 0; i < n; ++i) {
     const T difference = mean[i] + scale[i] * noise[i] - prior_mean[i];
     const T pull = grad[i] * difference * precision[i], through_z = grad_z[i] + pull;
-    sums.mean[i] += double(through_z);
-    sums.log_var[i] += double(T(0.5) * (through_z * scale[i] * noise[i] - grad[i]));
-    sums.prior_mean[i] -= double(pull);
-    sums.prior_log_var[i] += double(T(0.5) * (grad[i] - pull * difference));
+    grad_mean[i] += through_z;
+    grad_log_var[i] += T(0.5) * (through_z * scale[i] * noise[i] - grad[i]);
+    grad_prior_mean[i] -= pull;
+    grad_prior_log_var[i] += T(0.5) * (grad[i] - pull * difference);
   }
 }
 
@@ -177,21 +255,6 @@ void log_ratio(int n, const T* __restrict z, const T* __restrict noise, const T*
     const T difference = z[i] - prior_mean[i];
     ratio[i] = T(0.5) * (difference * difference * precision[i] - noise[i] * noise[i] - (log_var[i] - prior_log_var[i]));
   }
-}
-
-template <class T>
-void write(const double* __restrict sums, int n, T* to, int64_t offset) {
-  if (!to) return;
-  T* __restrict out = to + offset;
-  for (int i = 0; i < n; ++i) out[i] = static_cast<T>(sums[i]);
-}
-
-template <class T>
-void write(const Sums& sums, int n, const PosteriorGradients<T>& to, int64_t offset) {
-  write(sums.mean, n, to.mean, offset);
-  write(sums.log_var, n, to.log_var, offset);
-  write(sums.prior_mean, n, to.prior_mean, offset);
-  write(sums.prior_log_var, n, to.prior_log_var, offset);
 }
 
 // Where a block of sample s begins in z.
@@ -237,14 +300,16 @@ void gaussian_rsample_kl_backward(const GaussianRsampleKlBackward<T>& a) {
   const auto group = [&](int64_t row, int rows) {
     for_blocks(row, rows, from.features, [&](const Block& b) {
       const Gaussians<T> g(from, b);
-      Sums sums;
+      Sums<T> sums(b.size());
       // Without a gradient its zeros must not meet an infinite scale or slope.
       if (a.grad_z.first.data) {
         T scale[kBlock];
         read_scale<T>(b.size(), g.log_var, scale);
-        for (int64_t s = 0; s < from.samples; ++s)
+        for (int64_t s = 0; s < from.samples; ++s) {
+          const auto to = sums.after(s);
           add_through_z<T>(b.size(), Flat<T>(of_sample(a.grad_z, s), b), scale,
-                           Noise<T>(element(from, s, b), b.size(), key), sums);
+                           Noise<T>(element(from, s, b), b.size(), key), to.mean, to.log_var);
+        }
       }
       if (a.grad_kl) {
         T grad[kBlock];
@@ -254,9 +319,9 @@ void gaussian_rsample_kl_backward(const GaussianRsampleKlBackward<T>& a) {
           divergence(b.size(), g, kl);
           silence(a.free_bits, b.size(), kl, grad);
         }
-        add_through_kl<T>(b.size(), grad, g.mean, g.log_var, g.prior_mean, g.prior_log_var, g.precision, sums);
+        add_through_kl(grad, g, b.size(), sums.after(0));
       }
-      write(sums, b.size(), a.grads, element(from, 0, b));
+      sums.write(from.samples, a.grads, element(from, 0, b));
     });
   };
   for_row_groups(from.rows, from.features, group, from.samples);
@@ -292,20 +357,22 @@ void gaussian_rsample_log_ratio_backward(const GaussianRsampleLogRatioBackward<T
   const auto group = [&](int64_t row, int rows) {
     for_blocks(row, rows, from.features, [&](const Block& b) {
       const Gaussians<T> g(from, b);
-      Sums sums;
+      Sums<T> sums(b.size());
       T scale[kBlock], grad[kBlock];
       read_scale<T>(b.size(), g.log_var, scale);
       for (int64_t s = 0; s < from.samples; ++s) {
         const Flat<T> grad_z(of_sample(a.grad_z, s), b);
         const Noise<T> noise(element(from, s, b), b.size(), key);
+        const auto to = sums.after(s);
         if (a.grad_log_ratio.data) {
           repeat(a.grad_log_ratio.data + s * a.grad_log_ratio.row, a.grad_log_ratio.column, b, T(1), grad);
-          add_through_log_ratio<T>(b.size(), grad_z, grad, g.mean, scale, noise, g.prior_mean, g.precision, sums);
+          add_through_log_ratio<T>(b.size(), grad_z, grad, g.mean, scale, noise, g.prior_mean, g.precision, to.mean,
+                                   to.log_var, to.prior_mean, to.prior_log_var);
         } else {
-          add_through_z<T>(b.size(), grad_z, scale, noise, sums);
+          add_through_z<T>(b.size(), grad_z, scale, noise, to.mean, to.log_var);
         }
       }
-      write(sums, b.size(), a.grads, element(from, 0, b));
+      sums.write(from.samples, a.grads, element(from, 0, b));
     });
   };
   for_row_groups(from.rows, from.features, group, from.samples);
