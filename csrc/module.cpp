@@ -70,5 +70,7 @@ PYBIND11_MODULE(_C, m) {
   fastgen::bind_autoregressive_inverse(m);
   fastgen::bind_autoregressive_sample(m);
   fastgen::bind_gaussian_log_prob(m);
+  fastgen::bind_gaussian_mixture_log_prob(m);
   fastgen::bind_gaussian_rsample_kl(m);
+  fastgen::bind_likelihoods(m);
 }

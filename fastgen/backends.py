@@ -27,8 +27,12 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "masked_mlp": ("cpu", "triton"),
     "affine_autoregressive": ("cpu", "triton"),
     "gaussian_log_prob": ("cpu", "triton"),
+    "gaussian_mixture_log_prob": ("cpu", "triton"),
     "gaussian_rsample_kl": ("cpu", "triton"),
     "gaussian_rsample_log_ratio": ("cpu", "triton"),
+    "bernoulli_log_prob": ("cpu", "triton"),
+    "categorical_log_prob": ("cpu", "triton"),
+    "discretized_logistic_log_prob": ("cpu", "triton"),
     "autoregressive_inverse": ("cpu", "cuda"),
     "autoregressive_sample": ("cpu",),
 }

@@ -7,7 +7,10 @@ from .autoregressive_inverse import autoregressive_inverse
 from .autoregressive_sample import autoregressive_sample
 from .coupling import additive_coupling, affine_coupling
 from .gaussian_log_prob import gaussian_log_prob
+from .gaussian_mixture_log_prob import gaussian_mixture_log_prob
 from .gaussian_rsample_kl import gaussian_rsample_kl, gaussian_rsample_log_ratio
+from .iwae_bound import iwae_bound
+from .likelihoods import bernoulli_log_prob, categorical_log_prob, discretized_logistic_log_prob
 from .masked_linear import masked_linear
 from .masked_mlp import masked_mlp
 
@@ -24,9 +27,14 @@ __all__ = [
     "affine_coupling",
     "autoregressive_inverse",
     "autoregressive_sample",
+    "bernoulli_log_prob",
+    "categorical_log_prob",
+    "discretized_logistic_log_prob",
     "gaussian_log_prob",
+    "gaussian_mixture_log_prob",
     "gaussian_rsample_kl",
     "gaussian_rsample_log_ratio",
+    "iwae_bound",
     "make_network_plan",
     "make_plan",
     "masked_linear",
