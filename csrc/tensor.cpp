@@ -95,6 +95,7 @@ int64_t Tensor::numel() const {
 }
 
 bool Tensor::contiguous() const {
+  if (numel() == 0) return true;
   int64_t expected = 1;
   for (int i = dims - 1; i >= 0; --i) {
     if (shape[i] != 1 && stride[i] != expected) return false;

@@ -78,9 +78,11 @@ class Panels {
   T* memory_;
 };
 
-// Half the squared distances of kRows rows from a panel's components over a run of features, off what `to` holds.
+// Half the squared distances of kRows rows from a panel's components over a run of features, off the constants or, where
+// those are null, off what `to` holds.
 template <class T>
-FASTGEN_INLINE void subtract_distances(const T* panel, const T* x, int64_t features, int run, T* to, int step) {
+FASTGEN_INLINE void subtract_distances(const T* constants, const T* panel, const T* x, int64_t features, int run, T* to,
+                                       int step) {
   Vec<T> sums[kRows][kVectors] = {};
   for (int f = 0; f < run; ++f, panel += 2 * kPanel<T>)
 #pragma GCC unroll 4
@@ -97,7 +99,7 @@ FASTGEN_INLINE void subtract_distances(const T* panel, const T* x, int64_t featu
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
       T* at = to + r * step + v * kLanes<T>;
-      store(at, load(at) - T(0.5) * sums[r][v]);
+      store(at, load(constants ? constants + v * kLanes<T> : at) - T(0.5) * sums[r][v]);
     }
 }
 
@@ -105,19 +107,17 @@ FASTGEN_INLINE void subtract_distances(const T* panel, const T* x, int64_t featu
 template <class T>
 void log_densities(const GaussianMixture<T>& m, const Panels<T>& panels, int64_t p, int64_t row, const T* x, int rows, T* to,
                    int step) {
-  const T* constants = panels.constants(p);
-  for (int r = 0; r < rows; ++r) {
-    T* __restrict at = to + r * step;
-    for (int i = 0; i < kPanel<T>; ++i) at[i] = constants[i];
-    if (!m.own_weights || row + r >= m.rows) continue;
-    const T* own = m.log_weights.data + (row + r) * m.log_weights.row;
-    for (int i = 0; i < kPanel<T> && p * kPanel<T> + i < m.components; ++i)
-      at[i] += own[(p * kPanel<T> + i) * m.log_weights.column];
-  }
   for (int64_t f = 0; f < m.features; f += kRun) {
     const int run = static_cast<int>(least<int64_t>(kRun, m.features - f));
+    const T* constants = f == 0 ? panels.constants(p) : nullptr;
     for (int r = 0; r < rows; r += kRows)
-      subtract_distances(panels.feature(p, f), x + r * m.features + f, m.features, run, to + r * step, step);
+      subtract_distances(constants, panels.feature(p, f), x + r * m.features + f, m.features, run, to + r * step, step);
+  }
+  if (!m.own_weights) return;
+  const int64_t first = p * kPanel<T>, wide = least<int64_t>(kPanel<T>, m.components - first);
+  for (int r = 0; r < rows && row + r < m.rows; ++r) {
+    const T* own = m.log_weights.data + (row + r) * m.log_weights.row + first * m.log_weights.column;
+    for (int64_t i = 0; i < wide; ++i) to[r * step + i] += own[i * m.log_weights.column];
   }
 }
 
@@ -282,14 +282,15 @@ void drain(const GaussianMixture<T>& m, int rows, const Work<T>& work) {
     }
 }
 
-// What each row sends to each of a panel's components, grad e^(log-density - log_prob), in place of the log-densities.
+// What each row sends to each of a panel's components, grad e^(log-density - log_prob), in place of the log-densities. It is 0
+// below e^-80 (float), so that products with it are no denormals, which take a hundred times as long.
 template <class T>
 void responsibilities(const GaussianMixtureLogProbBackward<T>& a, int64_t row, int rows, T* densities) {
   for (int r = 0; r < rows; ++r) {
     T* __restrict at = densities + r * kPanel<T>;
     const bool inside = row + r < a.mixture.rows;
     const T grad = inside ? a.grad[(row + r) * a.grad_step] : T(0), total = inside ? a.log_prob[row + r] : T(0);
-    const T lowest = sizeof(T) == 4 ? T(-87) : T(-708);
+    const T lowest = sizeof(T) == 4 ? T(-80) : T(-690);
     for (int i = 0; i < kPanel<T>; ++i) {
       const T e = exp_below(at[i] - total);
       at[i] = inside && !(at[i] - total < lowest) ? grad * e : T(0);
