@@ -38,21 +38,22 @@ cpu::GaussianMixture<T> mixture(const Tensor& x, const Tensor& log_weights, cons
   return m;
 }
 
-void forward(const Tensor& x, const Tensor& log_weights, const Tensor& means, const Tensor& log_scales,
-             const Tensor& log_prob) {
+void forward(const Tensor& x, const Tensor& log_weights, const Tensor& means, const Tensor& log_scales, const Tensor& log_prob,
+             const Tensor& remainder) {
   dispatch_float(x, "x", [&](auto zero) {
     using T = decltype(zero);
     cpu::GaussianMixtureLogProbForward<T> a;
     a.mixture = mixture<T>(x, log_weights, means, log_scales);
     a.log_prob = pointer<T>(log_prob, "log_prob", {a.mixture.rows});
+    a.remainder = pointer<T>(remainder, "remainder", {a.mixture.rows});
     py::gil_scoped_release unlocked;
     cpu::gaussian_mixture_log_prob_forward(a);
   });
 }
 
-void backward(const Tensor& grad, const Tensor& log_prob, const Tensor& x, const Tensor& log_weights, const Tensor& means,
-              const Tensor& log_scales, const Optional& grad_x, const Optional& grad_log_weights, const Optional& grad_means,
-              const Optional& grad_log_scales) {
+void backward(const Tensor& grad, const Tensor& log_prob, const Tensor& remainder, const Tensor& x, const Tensor& log_weights,
+              const Tensor& means, const Tensor& log_scales, const Optional& grad_x, const Optional& grad_log_weights,
+              const Optional& grad_means, const Optional& grad_log_scales) {
   dispatch_float(x, "x", [&](auto zero) {
     using T = decltype(zero);
     cpu::GaussianMixtureLogProbBackward<T> a;
@@ -60,6 +61,7 @@ void backward(const Tensor& grad, const Tensor& log_prob, const Tensor& x, const
     const int64_t rows = a.mixture.rows, components = a.mixture.components, features = a.mixture.features;
     a.grad = per_row<T>(grad, "grad", rows, a.grad_step);
     a.log_prob = pointer<T>(log_prob, "log_prob", {rows});
+    a.remainder = pointer<T>(remainder, "remainder", {rows});
     a.grad_x = pointer<T>(grad_x, "grad_x", {rows, features});
     a.grad_log_weights = log_weights.dims == 1 ? pointer<T>(grad_log_weights, "grad_log_weights", {components})
                                                : pointer<T>(grad_log_weights, "grad_log_weights", {rows, components});
@@ -73,12 +75,15 @@ void backward(const Tensor& grad, const Tensor& log_prob, const Tensor& x, const
 }  // namespace
 
 void bind_gaussian_mixture_log_prob(py::module_& m) {
-  m.def("gaussian_mixture_log_prob_forward", &forward, "The log-density of a mixture of Gaussians, into log_prob.",
-        py::arg("x"), py::arg("log_weights"), py::arg("means"), py::arg("log_scales"), py::arg("log_prob"));
+  m.def("gaussian_mixture_log_prob_forward", &forward,
+        "The log-density of a mixture of Gaussians, into log_prob, and what rounding took off it, into remainder.",
+        py::arg("x"), py::arg("log_weights"), py::arg("means"), py::arg("log_scales"), py::arg("log_prob"),
+        py::arg("remainder"));
   m.def("gaussian_mixture_log_prob_backward", &backward,
         "The gradients of gaussian_mixture_log_prob_forward, into those that are not None.", py::arg("grad"),
-        py::arg("log_prob"), py::arg("x"), py::arg("log_weights"), py::arg("means"), py::arg("log_scales"), py::arg("grad_x"),
-        py::arg("grad_log_weights"), py::arg("grad_means"), py::arg("grad_log_scales"));
+        py::arg("log_prob"), py::arg("remainder"), py::arg("x"), py::arg("log_weights"), py::arg("means"),
+        py::arg("log_scales"), py::arg("grad_x"), py::arg("grad_log_weights"), py::arg("grad_means"),
+        py::arg("grad_log_scales"));
 }
 
 }  // namespace fastgen

@@ -35,11 +35,13 @@ FASTGEN_INLINE T exp_below(T x) {
 }
 
 // Means and precisions (e^-log_scale) of kPanel components for feature after feature, and the components' constants: the log
-// of the weight, unless each row has its own, and of the normalisation.
+// of the weight, unless each row has its own, and of the normalisation, less the largest: near 0 they lose the fewest digits.
 template <class T>
 class Panels {
  public:
   Panels(const GaussianMixture<T>& m, T* memory) : features_(m.features), count_(panels(m)), memory_(memory) {
+    for (int64_t k = 0; k < m.components; ++k) shift_ = most(shift_, constant(m, k));
+    if (shift_ == -math::infinity<double>) shift_ = 0;
     for (int64_t p = 0; p < count_; ++p) pack(m, p);
   }
 
@@ -47,12 +49,21 @@ class Panels {
   static int64_t elements(const GaussianMixture<T>& m) { return panels(m) * stride(m.features); }
 
   int64_t count() const { return count_; }
+  // What the constants lack.
+  double shift() const { return shift_; }
   // Feature f of panel p: kPanel means, then kPanel precisions.
   const T* feature(int64_t p, int64_t f) const { return memory_ + p * stride(features_) + (1 + 2 * f) * kPanel<T>; }
   const T* constants(int64_t p) const { return memory_ + p * stride(features_); }
 
  private:
   static int64_t stride(int64_t features) { return (1 + 2 * features) * kPanel<T>; }
+
+  static double constant(const GaussianMixture<T>& m, int64_t k) {
+    double total = m.own_weights ? 0.0 : static_cast<double>(m.log_weights.data[k * m.log_weights.column]);
+    for (int64_t f = 0; f < m.features; ++f)
+      total -= static_cast<double>(m.log_scales.data[k * m.log_scales.row + f * m.log_scales.column]);
+    return total - kHalfLogTwoPi * static_cast<double>(m.features);
+  }
 
   // What is beyond the last component has weight 0.
   void pack(const GaussianMixture<T>& m, int64_t p) {
@@ -62,20 +73,17 @@ class Panels {
     for (int i = 0; i < kPanel<T>; ++i) {
       const int64_t k = p * kPanel<T> + i;
       if (k >= m.components) break;
-      double total = kHalfLogTwoPi * static_cast<double>(m.features);
       for (int64_t f = 0; f < m.features; ++f) {
-        const T log_scale = m.log_scales.data[k * m.log_scales.row + f * m.log_scales.column];
-        total += static_cast<double>(log_scale);
         panel[(1 + 2 * f) * kPanel<T> + i] = m.means.data[k * m.means.row + f * m.means.column];
-        panel[(2 + 2 * f) * kPanel<T> + i] = math::exp(-log_scale);
+        panel[(2 + 2 * f) * kPanel<T> + i] = math::exp(-m.log_scales.data[k * m.log_scales.row + f * m.log_scales.column]);
       }
-      const double weight = m.own_weights ? 0.0 : static_cast<double>(m.log_weights.data[k * m.log_weights.column]);
-      panel[i] = static_cast<T>(weight - total);
+      panel[i] = static_cast<T>(constant(m, k) - shift_);
     }
   }
 
   int64_t features_, count_;
   T* memory_;
+  double shift_ = -math::infinity<double>;
 };
 
 // Half the squared distances of kRows rows from a panel's components over a run of features, off the constants or, where
@@ -125,8 +133,7 @@ void log_densities(const GaussianMixture<T>& m, const Panels<T>& panels, int64_t
 template <class T>
 void gather_rows(const GaussianMixture<T>& m, int64_t row, int rows, T* to) {
   for (int r = 0; r < rows; ++r, to += m.features)
-    for (int64_t f = 0; f < m.features; ++f)
-      to[f] = row + r < m.rows ? m.x.data[(row + r) * m.x.row + f * m.x.column] : T(0);
+    for (int64_t f = 0; f < m.features; ++f) to[f] = row + r < m.rows ? m.x.data[(row + r) * m.x.row + f * m.x.column] : T(0);
 }
 
 // A sum of exponentials, relative to the largest.
@@ -188,9 +195,7 @@ struct Work {
     return up_to_multiple(kRowTile * (m.features * (kLanes<T> + 1) + kPanel<T>), 16);
   }
   // The components' share comes first.
-  static int64_t shared(const GaussianMixture<T>& m) {
-    return Panels<T>::panels(m) * kPanel<T> * (1 + 2 * m.features);
-  }
+  static int64_t shared(const GaussianMixture<T>& m) { return Panels<T>::panels(m) * kPanel<T> * (1 + 2 * m.features); }
   static int64_t sums(const GaussianMixture<T>& m) { return up_to_multiple(shared(m) + kRowTile * m.features, 8); }
 
   Work(const GaussianMixture<T>& m, T* value, double* sum) {
@@ -285,11 +290,13 @@ void drain(const GaussianMixture<T>& m, int rows, const Work<T>& work) {
 // What each row sends to each of a panel's components, grad e^(log-density - log_prob), in place of the log-densities. It is 0
 // below e^-80 (float), so that products with it are no denormals, which take a hundred times as long.
 template <class T>
-void responsibilities(const GaussianMixtureLogProbBackward<T>& a, int64_t row, int rows, T* densities) {
+void responsibilities(const GaussianMixtureLogProbBackward<T>& a, double shift, int64_t row, int rows, T* densities) {
   for (int r = 0; r < rows; ++r) {
     T* __restrict at = densities + r * kPanel<T>;
     const bool inside = row + r < a.mixture.rows;
-    const T grad = inside ? a.grad[(row + r) * a.grad_step] : T(0), total = inside ? a.log_prob[row + r] : T(0);
+    const T grad = inside ? a.grad[(row + r) * a.grad_step] : T(0);
+    const double exact = inside ? static_cast<double>(a.log_prob[row + r]) + static_cast<double>(a.remainder[row + r]) : shift;
+    const T total = static_cast<T>(exact - shift);
     const T lowest = sizeof(T) == 4 ? T(-80) : T(-690);
     for (int i = 0; i < kPanel<T>; ++i) {
       const T e = exp_below(at[i] - total);
@@ -320,7 +327,7 @@ void pull_rows(const GaussianMixtureLogProbBackward<T>& a, const Panels<T>& pane
   for (int64_t i = 0; i < rows * m.features; ++i) work.grad_x[i] = 0;
   for (int64_t p = 0; p < panels.count(); ++p) {
     log_densities(m, panels, p, row, work.x, rows, work.densities, kPanel<T>);
-    responsibilities(a, row, rows, work.densities);
+    responsibilities(a, panels.shift(), row, rows, work.densities);
     pull_weights(a, p, row, rows, work);
     pull_panel(a.grad_x, a.grad_means || a.grad_log_scales, m, panels, p, rows, work);
     if (a.grad_x && (p % kDrain == kDrain - 1 || p + 1 == panels.count())) drain(m, rows, work);
@@ -374,8 +381,11 @@ void gaussian_mixture_log_prob_forward(const GaussianMixtureLogProbForward<T>& a
     }
     for (int r = 0; r < rows && tile * rows + r < m.rows; ++r) {
       const LogSumExp<T>& s = states[r];
-      const double log_prob = static_cast<double>(s.largest) + math::log(s.sum);
-      a.log_prob[tile * rows + r] = s.largest > kLowest<T> || s.sum != s.sum ? static_cast<T>(log_prob) : -math::infinity<T>;
+      const double log_prob = panels.shift() + static_cast<double>(s.largest) + math::log(s.sum);
+      const bool any = s.largest > kLowest<T> || s.sum != s.sum;
+      const T rounded = any ? static_cast<T>(log_prob) : -math::infinity<T>;
+      a.log_prob[tile * rows + r] = rounded;
+      a.remainder[tile * rows + r] = any ? static_cast<T>(log_prob - static_cast<double>(rounded)) : T(0);
     }
   }
   packed.trim();

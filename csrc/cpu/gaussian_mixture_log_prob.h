@@ -20,6 +20,7 @@ template <class T>
 struct GaussianMixtureLogProbForward {
   GaussianMixture<T> mixture;
   T* log_prob;
+  T* remainder;  // what log_prob lost when it was rounded
 };
 
 template <class T>
@@ -28,6 +29,7 @@ struct GaussianMixtureLogProbBackward {
   const T* grad;
   int64_t grad_step;
   const T* log_prob;
+  const T* remainder;
   T* grad_x;            // each may be null: not wanted
   T* grad_log_weights;  // components, or rows x components where each row has its own
   T* grad_means;

@@ -66,9 +66,9 @@ inline float exp_minus_1_minus(float d) {
   return math::abs(d) < 0.5f ? d * d * series : difference;
 }
 inline double exp_minus_1_minus(double d) {
-  const double series = math::polynomial(d, 1.0 / 1307674368000, 1.0 / 87178291200, 1.0 / 6227020800, 1.0 / 479001600,
-                                         1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720,
-                                         1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5);
+  const double series =
+      math::polynomial(d, 1.0 / 1307674368000, 1.0 / 87178291200, 1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800,
+                       1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5);
   const double difference = math::expm1(d) - d;
   return math::abs(d) < 0.5 ? d * d * series : difference;
 }
@@ -81,7 +81,11 @@ struct Gaussians {
   T precision[kBlock];  // of the prior
 
   Gaussians(const GaussianSamples<T>& from, const Block& b)
-      : mean(from.mean, b), log_var(from.log_var, b), prior_mean(from.prior_mean, b), prior_log_var(from.prior_log_var, b), with_prior(from.prior_log_var.data) {
+      : mean(from.mean, b),
+        log_var(from.log_var, b),
+        prior_mean(from.prior_mean, b),
+        prior_log_var(from.prior_log_var, b),
+        with_prior(from.prior_log_var.data) {
     if (with_prior)
       invert(b.size(), prior_log_var);
     else
@@ -307,8 +311,8 @@ void gaussian_rsample_kl_backward(const GaussianRsampleKlBackward<T>& a) {
         read_scale<T>(b.size(), g.log_var, scale);
         for (int64_t s = 0; s < from.samples; ++s) {
           const auto to = sums.after(s);
-          add_through_z<T>(b.size(), Flat<T>(of_sample(a.grad_z, s), b), scale,
-                           Noise<T>(element(from, s, b), b.size(), key), to.mean, to.log_var);
+          add_through_z<T>(b.size(), Flat<T>(of_sample(a.grad_z, s), b), scale, Noise<T>(element(from, s, b), b.size(), key),
+                           to.mean, to.log_var);
         }
       }
       if (a.grad_kl) {
@@ -366,8 +370,8 @@ void gaussian_rsample_log_ratio_backward(const GaussianRsampleLogRatioBackward<T
         const auto to = sums.after(s);
         if (a.grad_log_ratio.data) {
           repeat(a.grad_log_ratio.data + s * a.grad_log_ratio.row, a.grad_log_ratio.column, b, T(1), grad);
-          add_through_log_ratio<T>(b.size(), grad_z, grad, g.mean, scale, noise, g.prior_mean, g.precision, to.mean,
-                                   to.log_var, to.prior_mean, to.prior_log_var);
+          add_through_log_ratio<T>(b.size(), grad_z, grad, g.mean, scale, noise, g.prior_mean, g.precision, to.mean, to.log_var,
+                                   to.prior_mean, to.prior_log_var);
         } else {
           add_through_z<T>(b.size(), grad_z, scale, noise, to.mean, to.log_var);
         }

@@ -64,7 +64,7 @@ void pull_logistic(T half, int n, const T* __restrict grad, const T* __restrict 
   for (int i = 0; i < n; ++i) {
     const T precision = math::exp(-log_scale[i]), difference = x[i] - mean[i];
     const T upper = (difference + half) * precision, lower = (difference - half) * precision;
-    const bool first = x[i] < half, last = x[i] > T(1) - half;
+    const bool first = x[i]<half, last = x[i]> T(1) - half;
     const T from_upper = last ? T(0) : math::sigmoid(-upper), from_lower = first ? T(0) : math::sigmoid(lower);
     const T width = T(2) * half * precision, ratio = width / math::expm1(width);
     by_x[i] = grad[i] * precision * (from_upper - from_lower);

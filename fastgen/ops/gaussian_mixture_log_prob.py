@@ -16,21 +16,24 @@ from .gaussian_log_prob import gaussian_log_prob
 _Four = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def _forward(x: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
+def _forward(x: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> tuple[Tensor, Tensor]:
+    """log_prob, and what its rounding took off: responsibilities feel that where densities are far from 1."""
     if backends.on_triton(x):
         return backends.kernels("gaussian_mixture_log_prob").forward(x, log_weights, means, log_scales)
-    log_prob = _forward_fake(x, log_weights, means, log_scales)
-    backends.compiled().gaussian_mixture_log_prob_forward(x, log_weights, means, log_scales, log_prob)
-    return log_prob
+    log_prob, remainder = _forward_fake(x, log_weights, means, log_scales)
+    backends.compiled().gaussian_mixture_log_prob_forward(x, log_weights, means, log_scales, log_prob, remainder)
+    return log_prob, remainder
 
 
-def _forward_fake(x: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
-    return x.new_empty(x.shape[:1], dtype=accumulator(x.dtype))
+def _forward_fake(x: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = accumulator(x.dtype)
+    return x.new_empty(x.shape[:1], dtype=dtype), x.new_empty(x.shape[:1], dtype=dtype)
 
 
 def _backward(
     grad: Tensor,
     log_prob: Tensor,
+    remainder: Tensor,
     x: Tensor,
     log_weights: Tensor,
     means: Tensor,
@@ -39,16 +42,19 @@ def _backward(
 ) -> _Four:
     if backends.on_triton(x):
         kernel = backends.kernels("gaussian_mixture_log_prob")
-        return kernel.backward(grad, log_prob, x, log_weights, means, log_scales, needs)
-    room = _backward_fake(grad, log_prob, x, log_weights, means, log_scales, needs)
+        return kernel.backward(grad, log_prob, remainder, x, log_weights, means, log_scales, needs)
+    room = _backward_fake(grad, log_prob, remainder, x, log_weights, means, log_scales, needs)
     outputs = (g if n else None for g, n in zip(room, needs, strict=True))
-    backends.compiled().gaussian_mixture_log_prob_backward(grad, log_prob, x, log_weights, means, log_scales, *outputs)
+    backends.compiled().gaussian_mixture_log_prob_backward(
+        grad, log_prob, remainder, x, log_weights, means, log_scales, *outputs
+    )
     return room
 
 
 def _backward_fake(
     grad: Tensor,
     log_prob: Tensor,
+    remainder: Tensor,
     x: Tensor,
     log_weights: Tensor,
     means: Tensor,
@@ -62,13 +68,13 @@ def _backward_fake(
 
 
 _call = register(
-    "gaussian_mixture_log_prob(Tensor x, Tensor log_weights, Tensor means, Tensor log_scales) -> Tensor",
+    "gaussian_mixture_log_prob(Tensor x, Tensor log_weights, Tensor means, Tensor log_scales) -> (Tensor, Tensor)",
     _forward,
     _forward_fake,
 )
 _call_backward = register(
-    "gaussian_mixture_log_prob_backward(Tensor grad, Tensor log_prob, Tensor x, Tensor log_weights, Tensor means,"
-    " Tensor log_scales, bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)",
+    "gaussian_mixture_log_prob_backward(Tensor grad, Tensor log_prob, Tensor remainder, Tensor x, Tensor log_weights,"
+    " Tensor means, Tensor log_scales, bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,
 )
@@ -82,20 +88,21 @@ def _definition(x: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tenso
 
 class _GaussianMixtureLogProb(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
+    def forward(x: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> tuple[Tensor, Tensor]:
         return _call(x, log_weights, means, log_scales)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(*inputs, output)
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*inputs, *output)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        *inputs, log_prob = ctx.saved_tensors
+    def backward(ctx, grad, _):  # type: ignore[no-untyped-def]
+        *inputs, log_prob, remainder = ctx.saved_tensors
         needs = ctx.needs_input_grad
         if twice_differentiable():
             return tuple(differentiable(_definition, inputs, needs, (grad,)))
-        grads = _call_backward(grad, log_prob, *inputs, needs)
+        grads = _call_backward(grad, log_prob, remainder, *inputs, needs)
         return tuple(g if n else None for g, n in zip(grads, needs, strict=True))
 
 
@@ -132,7 +139,7 @@ def gaussian_mixture_log_prob(x: Tensor, weight_logits: Tensor, means: Tensor, l
     if log_weights.dim() > 1:
         log_weights = log_weights.expand(*batch, -1).reshape(-1, log_weights.shape[-1])
     rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
-    return apply(_GaussianMixtureLogProb, rows, log_weights, means, log_scales).view(batch)
+    return apply(_GaussianMixtureLogProb, rows, log_weights, means, log_scales)[0].view(batch)
 
 
 def _validate(x: Tensor, weight_logits: Tensor, means: Tensor, log_scales: Tensor) -> None:

@@ -98,9 +98,7 @@ def _categorical_backward_fake(grad: Tensor, x: Tensor, logits: Tensor, features
     return logits.new_empty(logits.shape)
 
 
-_call_bernoulli = register(
-    "bernoulli_log_prob(Tensor x, Tensor logits) -> Tensor", _bernoulli, lambda x, logits: _per_row(x)
-)
+_call_bernoulli = register("bernoulli_log_prob(Tensor x, Tensor logits) -> Tensor", _bernoulli, lambda x, logits: _per_row(x))
 _call_bernoulli_backward = register(
     "bernoulli_log_prob_backward(Tensor grad, Tensor x, Tensor logits, bool[] needs) -> (Tensor, Tensor)",
     _bernoulli_backward,

@@ -21,10 +21,10 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     Returns:
         (...,) in nats: float64 for float64 inputs, else float32.
     """
-    l, p = logits.to(accumulator(logits.dtype)), x.to(accumulator(x.dtype))
+    logit, p = logits.to(accumulator(logits.dtype)), x.to(accumulator(x.dtype))
     # Not abs, whose gradient at 0 is 0.
-    size = torch.where(l < 0, -l, l)
-    unlikely = torch.where(l < 0, p, 1 - p)
+    size = torch.where(logit < 0, -logit, logit)
+    unlikely = torch.where(logit < 0, p, 1 - p)
     cost = unlikely * torch.where((unlikely == 0) & size.isinf(), 0.0, size)
     return accumulate(-cost - torch.log1p(torch.exp(-size)))
 

@@ -196,7 +196,9 @@ def test_one_gradient_comes_in(name: str, which: int) -> None:
         output = call(module, name, 2)(*tensors)[which]
         pair.append(torch.autograd.grad(output.square().sum(), tensors, allow_unused=True))
     for f, e in zip(*pair, strict=True):
-        torch.testing.assert_close(torch.zeros(5, 3).double() if f is None else f, torch.zeros_like(tensors[0]) if e is None else e)
+        torch.testing.assert_close(
+            torch.zeros(5, 3).double() if f is None else f, torch.zeros_like(tensors[0]) if e is None else e
+        )
 
 
 def test_no_gradient_of_kl_meets_no_infinity() -> None:
@@ -253,8 +255,10 @@ def test_a_bad_row_leaves_the_others_alone(cpu_variant: str, bad: float, where: 
     tensors[where][4, 2] = bad
     others = torch.arange(21) != 4
     dirty = results(call(ops, "kl"), tensors)
-    assert all(torch.equal(d[..., others, :] if d.dim() > 1 else d[others], c[..., others, :] if c.dim() > 1 else c[others])
-               for d, c in zip(dirty, clean, strict=True))
+    assert all(
+        torch.equal(d[..., others, :] if d.dim() > 1 else d[others], c[..., others, :] if c.dim() > 1 else c[others])
+        for d, c in zip(dirty, clean, strict=True)
+    )
     # A prior of infinite variance is far, and its other terms vanish.
     assert not dirty[1][4].isfinite()
 
@@ -329,7 +333,9 @@ def test_autocast_computes_in_float32() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         z, kl = ops.gaussian_rsample_kl(*halves, seed=SEED)
     assert z.dtype == kl.dtype == torch.float32
-    torch.testing.assert_close((z, kl), reference.gaussian_rsample_kl(*(t.float() for t in halves), seed=SEED), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        (z, kl), reference.gaussian_rsample_kl(*(t.float() for t in halves), seed=SEED), rtol=1e-5, atol=1e-5
+    )
     assert [g.dtype for g in torch.autograd.grad(kl.sum(), halves)] == [torch.bfloat16] * 2
 
 
