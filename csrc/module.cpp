@@ -73,4 +73,7 @@ PYBIND11_MODULE(_C, m) {
   fastgen::bind_planar(m);
   fastgen::bind_radial(m);
   fastgen::bind_gaussian_log_prob(m);
+  fastgen::bind_gaussian_mixture_log_prob(m);
+  fastgen::bind_gaussian_rsample_kl(m);
+  fastgen::bind_likelihoods(m);
 }

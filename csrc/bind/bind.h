@@ -15,5 +15,8 @@ void bind_autoregressive_sample(pybind11::module_& m);
 void bind_planar(pybind11::module_& m);
 void bind_radial(pybind11::module_& m);
 void bind_gaussian_log_prob(pybind11::module_& m);
+void bind_gaussian_mixture_log_prob(pybind11::module_& m);
+void bind_gaussian_rsample_kl(pybind11::module_& m);
+void bind_likelihoods(pybind11::module_& m);
 
 }  // namespace fastgen

@@ -260,7 +260,7 @@ void for_items(const CouplingItem& item, int64_t rows, const F& f) {
   if (rows * item.size * static_cast<int64_t>(sizeof(T)) < kStreamedBytes)
     for_row_groups(rows, item.size, [&](int64_t row, int n) { f(row, n, false); });
   else
-    for_row_groups(rows, item.size, [&](int64_t row, int n) { f(row, n, true); }, end_of_stream);
+    for_row_groups(rows, item.size, [&](int64_t row, int n) { f(row, n, true); }, 1, end_of_stream);
 }
 
 }  // namespace

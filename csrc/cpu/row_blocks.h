@@ -23,11 +23,11 @@ struct Block {
 };
 
 // Calls f(first row, number of rows) for groups of rows that make one block, or for single rows longer than that, and leave()
-// when a thread has done its own.
+// when a thread has done its own. An element is visited `visits` times.
 template <class F, class Leave>
-void for_row_groups(int64_t rows, int64_t columns, const F& f, const Leave& leave) {
+void for_row_groups(int64_t rows, int64_t columns, const F& f, int64_t visits, const Leave& leave) {
   const int64_t group = columns < kBlock ? kBlock / columns : 1, groups = (rows + group - 1) / group;
-  const int64_t wanted = 1 + rows * columns / kGrain, available = omp_get_max_threads();
+  const int64_t wanted = 1 + rows * columns * visits / kGrain, available = omp_get_max_threads();
   const int threads = static_cast<int>(wanted < available ? wanted : available);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
@@ -41,8 +41,8 @@ void for_row_groups(int64_t rows, int64_t columns, const F& f, const Leave& leav
 }
 
 template <class F>
-void for_row_groups(int64_t rows, int64_t columns, const F& f) {
-  for_row_groups(rows, columns, f, [] {});
+void for_row_groups(int64_t rows, int64_t columns, const F& f, int64_t visits = 1) {
+  for_row_groups(rows, columns, f, visits, [] {});
 }
 
 // Calls f(block) for the blocks of a group of rows, from left to right.
@@ -83,11 +83,6 @@ class Flat {
       copy(from, m.column, b.size(), copy_);
     else if (!in_place)
       for (int r = 0; r < b.rows; ++r) copy(from + r * m.row, m.column, b.columns, copy_ + r * b.columns);
-  }
-  // What f(to) writes.
-  template <class F>
-  explicit Flat(const F& f) : data_(copy_) {
-    f(copy_);
   }
   Flat(const Flat&) = delete;
   Flat& operator=(const Flat&) = delete;

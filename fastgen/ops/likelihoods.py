@@ -1,7 +1,291 @@
-"""Log-probabilities of what decoders put out, as operations."""
+"""The log-probabilities of what decoders put out, as operations."""
 
 from __future__ import annotations
 
-from ..reference import bernoulli_log_prob, categorical_log_prob, discretized_logistic_log_prob
+from collections.abc import Sequence
 
-__all__ = ["bernoulli_log_prob", "categorical_log_prob", "discretized_logistic_log_prob"]
+import torch
+from torch import Tensor
+
+from .. import backends, reference
+from ..reference.accumulate import accumulator
+from . import _check
+from ._library import apply, differentiable, register, twice_differentiable
+
+
+def _per_row(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape[:1], dtype=accumulator(x.dtype))
+
+
+def _room(needs: Sequence[bool], *inputs: Tensor) -> list[Tensor]:
+    """Room for the gradients of the inputs; of no elements where one is not needed."""
+    return [t.new_empty(t.shape if n else (0,)) for t, n in zip(inputs, needs, strict=True)]
+
+
+def _wanted(grads: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
+    return tuple(g if n else None for g, n in zip(grads, needs, strict=True))
+
+
+def _bernoulli(x: Tensor, logits: Tensor) -> Tensor:
+    if backends.on_triton(x):
+        return backends.kernels("likelihoods").bernoulli_forward(x, logits)
+    log_prob = _per_row(x)
+    backends.compiled().bernoulli_log_prob_forward(x, logits, log_prob)
+    return log_prob
+
+
+def _bernoulli_backward(grad: Tensor, x: Tensor, logits: Tensor, needs: Sequence[bool]) -> tuple[Tensor, Tensor]:
+    if backends.on_triton(x):
+        return backends.kernels("likelihoods").bernoulli_backward(grad, x, logits, needs)
+    gx, glogits = _room(needs, x, logits)
+    backends.compiled().bernoulli_log_prob_backward(grad, x, logits, *_wanted((gx, glogits), needs))
+    return gx, glogits
+
+
+def _bernoulli_backward_fake(grad: Tensor, x: Tensor, logits: Tensor, needs: Sequence[bool]) -> tuple[Tensor, Tensor]:
+    gx, glogits = _room(needs, x, logits)
+    return gx, glogits
+
+
+def _logistic(x: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -> Tensor:
+    if backends.on_triton(x):
+        return backends.kernels("likelihoods").discretized_logistic_forward(x, mean, log_scale, levels)
+    log_prob = _per_row(x)
+    backends.compiled().discretized_logistic_log_prob_forward(x, mean, log_scale, levels, log_prob)
+    return log_prob
+
+
+def _logistic_backward(
+    grad: Tensor, x: Tensor, mean: Tensor, log_scale: Tensor, levels: int, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    if backends.on_triton(x):
+        return backends.kernels("likelihoods").discretized_logistic_backward(grad, x, mean, log_scale, levels, needs)
+    room = _logistic_backward_fake(grad, x, mean, log_scale, levels, needs)
+    backends.compiled().discretized_logistic_log_prob_backward(grad, x, mean, log_scale, levels, *_wanted(room, needs))
+    return room
+
+
+def _logistic_backward_fake(
+    grad: Tensor, x: Tensor, mean: Tensor, log_scale: Tensor, levels: int, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    gx, gmean, glog_scale = _room(needs, x, mean, log_scale)
+    return gx, gmean, glog_scale
+
+
+def _categorical(x: Tensor, logits: Tensor, features: int) -> Tensor:
+    """Of positions: x (rows * features,) and logits (rows * features, C)."""
+    if backends.on_triton(logits):
+        positions = backends.kernels("likelihoods").categorical_forward(x, logits)
+    else:
+        positions = _per_row(logits)
+        backends.compiled().categorical_log_prob_forward(x, logits, positions)
+    return positions.view(-1, features).sum(-1)
+
+
+def _categorical_fake(x: Tensor, logits: Tensor, features: int) -> Tensor:
+    return logits.new_empty(logits.shape[0] // features, dtype=accumulator(logits.dtype))
+
+
+def _categorical_backward(grad: Tensor, x: Tensor, logits: Tensor, features: int) -> Tensor:
+    if backends.on_triton(logits):
+        return backends.kernels("likelihoods").categorical_backward(grad, x, logits, features)
+    glogits = _categorical_backward_fake(grad, x, logits, features)
+    backends.compiled().categorical_log_prob_backward(grad, x, logits, features, glogits)
+    return glogits
+
+
+def _categorical_backward_fake(grad: Tensor, x: Tensor, logits: Tensor, features: int) -> Tensor:
+    return logits.new_empty(logits.shape)
+
+
+_call_bernoulli = register("bernoulli_log_prob(Tensor x, Tensor logits) -> Tensor", _bernoulli, lambda x, logits: _per_row(x))
+_call_bernoulli_backward = register(
+    "bernoulli_log_prob_backward(Tensor grad, Tensor x, Tensor logits, bool[] needs) -> (Tensor, Tensor)",
+    _bernoulli_backward,
+    _bernoulli_backward_fake,
+)
+_call_logistic = register(
+    "discretized_logistic_log_prob(Tensor x, Tensor mean, Tensor log_scale, int levels) -> Tensor",
+    _logistic,
+    lambda x, mean, log_scale, levels: _per_row(x),
+)
+_call_logistic_backward = register(
+    "discretized_logistic_log_prob_backward(Tensor grad, Tensor x, Tensor mean, Tensor log_scale, int levels, bool[] needs)"
+    " -> (Tensor, Tensor, Tensor)",
+    _logistic_backward,
+    _logistic_backward_fake,
+)
+_call_categorical = register(
+    "categorical_log_prob(Tensor x, Tensor logits, int features) -> Tensor", _categorical, _categorical_fake
+)
+_call_categorical_backward = register(
+    "categorical_log_prob_backward(Tensor grad, Tensor x, Tensor logits, int features) -> Tensor",
+    _categorical_backward,
+    _categorical_backward_fake,
+)
+
+
+class _BernoulliLogProb(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, logits: Tensor) -> Tensor:
+        return _call_bernoulli(x, logits)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        needs = ctx.needs_input_grad
+        if twice_differentiable():
+            return tuple(differentiable(reference.bernoulli_log_prob, ctx.saved_tensors, needs, (grad,)))
+        return _wanted(_call_bernoulli_backward(grad, *ctx.saved_tensors, needs), needs)
+
+
+class _DiscretizedLogisticLogProb(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -> Tensor:
+        return _call_logistic(x, mean, log_scale, levels)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        *tensors, ctx.levels = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        needs = ctx.needs_input_grad[:3]
+        if twice_differentiable():
+
+            def definition(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+                return reference.discretized_logistic_log_prob(x, mean, log_scale, levels=ctx.levels)
+
+            return *differentiable(definition, ctx.saved_tensors, needs, (grad,)), None
+        return *_wanted(_call_logistic_backward(grad, *ctx.saved_tensors, ctx.levels, needs), needs), None
+
+
+class _CategoricalLogProb(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, logits: Tensor, features: int) -> Tensor:
+        return _call_categorical(x, logits, features)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        x, logits, ctx.features = inputs
+        ctx.save_for_backward(x, logits)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        x, logits = ctx.saved_tensors
+        if twice_differentiable():
+
+            def definition(logits: Tensor) -> Tensor:
+                rows = logits.view(-1, ctx.features, logits.shape[-1])
+                return reference.categorical_log_prob(x.view(-1, ctx.features), rows)
+
+            return None, *differentiable(definition, (logits,), (True,), (grad,)), None
+        return None, _call_categorical_backward(grad, x, logits, ctx.features), None
+
+
+def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
+    """sum of x log sigmoid(l) + (1 - x) log sigmoid(-l) over the last axis: the ELBO's reconstruction term, per row.
+
+    An infinite logit is a certain outcome: log-probability 0 where it happens, -inf where it does not.
+
+    Args:
+        x: (..., D), in [0, 1], floating; any strides, any number of rows.
+        logits: l, (..., D), of x's dtype and device; x and logits broadcast against each other.
+
+    Returns:
+        (...,) in nats: float64 for float64 inputs, else float32. Under autocast half inputs are computed in float32.
+
+    Raises:
+        TypeError, ValueError: a dtype, device or shape that does not fit.
+    """
+    x, logits = _check.upcast(x, logits)  # type: ignore[assignment]
+    shape = _validate(x=x, logits=logits)
+    if backends.choose("bernoulli_log_prob", x, logits).backend == "reference":
+        return reference.bernoulli_log_prob(x, logits)
+    return apply(_BernoulliLogProb, _rows(x, shape), _rows(logits, shape)).view(shape[:-1])
+
+
+def discretized_logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor, *, levels: int = 256) -> Tensor:
+    """sum of the log-probability that a logistic variable gives the interval around each level, over the last axis.
+
+    Kingma et al. 2016, "Improving Variational Inference with Inverse Autoregressive Flow", appendix C.6: sigmoid((x + h - mean)
+    e^-log_scale) - sigmoid((x - h - mean) e^-log_scale), h = 1 / (2 (levels - 1)); the intervals at 0 and 1 have no other end.
+
+    Args:
+        x: (..., D), on the grid 0, 1 / (levels - 1), ..., 1, floating; any strides, any number of rows.
+        mean, log_scale: (..., D), of x's dtype and device; all three broadcast against one another.
+        levels: how many grid points, at least 2.
+
+    Returns:
+        (...,) in nats: float64 for float64 inputs, else float32. Under autocast half inputs are computed in float32.
+
+    Raises:
+        TypeError, ValueError: a dtype, device, shape or number that does not fit.
+    """
+    x, mean, log_scale = _check.upcast(x, mean, log_scale)  # type: ignore[assignment]
+    shape = _validate(x=x, mean=mean, log_scale=log_scale)
+    if levels < 2:
+        raise ValueError(f"levels: expected at least 2, found {levels}")
+    if backends.choose("discretized_logistic_log_prob", x, mean, log_scale).backend == "reference":
+        return reference.discretized_logistic_log_prob(x, mean, log_scale, levels=levels)
+    rows = (_rows(t, shape) for t in (x, mean, log_scale))
+    return apply(_DiscretizedLogisticLogProb, *rows, levels).view(shape[:-1])
+
+
+def categorical_log_prob(x: Tensor, logits: Tensor) -> Tensor:
+    """sum of log softmax(logits)_x over the features.
+
+    Args:
+        x: (..., D), int64, categories 0..C-1; another number gives NaN, or raises where the reference runs.
+        logits: (..., D, C), floating, on x's device; its axes before the last and x's broadcast against each other.
+
+    Returns:
+        (...,) in nats: float64 for float64 logits, else float32. Under autocast half logits are computed in float32.
+
+    Raises:
+        TypeError, ValueError: a dtype, device or shape that does not fit.
+    """
+    (logits,) = _check.upcast(logits)  # type: ignore[assignment]
+    _check.floating(logits, "logits")
+    _check.features(logits, "logits")
+    if not isinstance(x, Tensor) or x.dtype != torch.int64:
+        raise TypeError(f"x: expected an int64 tensor, found {getattr(x, 'dtype', type(x).__name__)}")
+    if x.device != logits.device:
+        raise ValueError(f"x: expected logits' device {logits.device}, found {x.device}")
+    _check.features(x, "x")
+    _check.features(logits[..., 0], "logits[..., 0]")
+    shape = _broadcast(x=x, logits=logits[..., 0])
+    if backends.choose("categorical_log_prob", logits, x).backend == "reference":
+        return reference.categorical_log_prob(x, logits)
+    categories = logits.shape[-1]
+    positions = logits.expand(*shape, categories).reshape(-1, categories)
+    return apply(_CategoricalLogProb, x.expand(shape).reshape(-1), positions, shape[-1]).view(shape[:-1])
+
+
+def _rows(t: Tensor, shape: torch.Size) -> Tensor:
+    """t at this shape, as a matrix: outside the Function, so that autograd sums the gradient of what was broadcast."""
+    t = t if t.shape == shape else t.expand(shape)
+    return t if t.dim() == 2 else t.reshape(-1, shape[-1])
+
+
+def _validate(**tensors: Tensor) -> torch.Size:
+    """The common shape of floating tensors; the first is what the others are like."""
+    (first_name, first), *others = tensors.items()
+    _check.floating(first, first_name)
+    _check.features(first, first_name)
+    for name, t in others:
+        _check.like(t, name, first, first_name)
+        _check.features(t, name)
+    return _broadcast(**tensors)
+
+
+def _broadcast(**tensors: Tensor) -> torch.Size:
+    try:
+        return torch.broadcast_shapes(*(t.shape for t in tensors.values()))
+    except RuntimeError:
+        found = ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items())
+        raise ValueError(f"{', '.join(tensors)}: expected shapes that broadcast, found {found}") from None

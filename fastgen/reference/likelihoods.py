@@ -12,15 +12,21 @@ from .accumulate import accumulate, accumulator
 def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     """sum of x log sigmoid(l) + (1 - x) log sigmoid(-l) over the last axis.
 
+    An infinite logit is a certain outcome: log-probability 0 where it happens, -inf where it does not.
+
     Args:
         x: (..., D), in [0, 1].
-        logits: l, (..., D), of x's dtype.
+        logits: l, (..., D), of x's dtype; x and logits broadcast against each other.
 
     Returns:
         (...,) in nats: float64 for float64 inputs, else float32.
     """
-    logits, p = logits.to(accumulator(logits.dtype)), x.to(accumulator(x.dtype))
-    return accumulate(p * F.logsigmoid(logits) + (1 - p) * F.logsigmoid(-logits))
+    logit, p = logits.to(accumulator(logits.dtype)), x.to(accumulator(x.dtype))
+    # Not abs, whose gradient at 0 is 0.
+    size = torch.where(logit < 0, -logit, logit)
+    unlikely = torch.where(logit < 0, p, 1 - p)
+    cost = unlikely * torch.where((unlikely == 0) & size.isinf(), 0.0, size)
+    return accumulate(-cost - torch.log1p(torch.exp(-size)))
 
 
 def categorical_log_prob(x: Tensor, logits: Tensor) -> Tensor:
@@ -28,13 +34,14 @@ def categorical_log_prob(x: Tensor, logits: Tensor) -> Tensor:
 
     Args:
         x: (..., D), int64, categories 0..C-1.
-        logits: (..., D, C), floating.
+        logits: (..., D, C), floating; its axes before the last and x's broadcast against each other.
 
     Returns:
         (...,) in nats: float64 for float64 logits, else float32.
     """
     log_p = logits.to(accumulator(logits.dtype)).log_softmax(-1)
-    return log_p.gather(-1, x[..., None])[..., 0].sum(-1)
+    shape = torch.broadcast_shapes(x.shape, logits.shape[:-1])
+    return log_p.expand(*shape, -1).gather(-1, x.expand(shape)[..., None])[..., 0].sum(-1)
 
 
 def discretized_logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor, *, levels: int = 256) -> Tensor:
@@ -45,7 +52,7 @@ def discretized_logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor, *,
 
     Args:
         x: (..., D), on the grid 0, 1 / (levels - 1), ..., 1.
-        mean, log_scale: (..., D), of x's dtype.
+        mean, log_scale: (..., D), of x's dtype; all three broadcast against one another.
         levels: how many grid points.
 
     Returns:

@@ -51,7 +51,8 @@ def philox_normal(shape: tuple[int, ...], seed: Tensor, dtype: torch.dtype) -> T
     count = math.prod(shape)
     words = philox_words(torch.arange((count + 3) // 4, device=seed.device), seed)
     own = torch.float64 if dtype == torch.float64 else torch.float32
-    u = [(word.to(torch.float64) + 0.5).mul(2.0**-32).to(own) for word in words]
+    # Each step rounded to `own`, as kernels do: near u = 1 one unit in the last place shows in the normal.
+    u = [(word.to(own) + 0.5) * 2.0**-32 for word in words]
     normals = [part for radius, angle in ((u[0], u[1]), (u[2], u[3])) for part in _box_muller(radius, angle)]
     return torch.stack(normals, -1).flatten()[:count].view(shape)
 

@@ -20,7 +20,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from fastgen.kernels import _layers, _rows, masked_linear
+from fastgen.kernels import _layers, _rows, gaussian_mixture_log_prob, masked_linear
 from fastgen.kernels._launch import Device
 
 _TYPES = {
@@ -29,6 +29,7 @@ _TYPES = {
     torch.bfloat16: "*bf16",
     torch.float16: "*fp16",
     torch.int32: "*i32",
+    torch.int64: "*i64",
 }
 _OPTIONS = ("num_warps", "num_stages")
 DEVICES = {
@@ -116,7 +117,7 @@ def launches(call: Callable[[], object], device: Device) -> list[Launch]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JITFunction, "run", record)
-        for module in (_layers, _rows, masked_linear):
+        for module in (_layers, _rows, gaussian_mixture_log_prob, masked_linear):
             patch.setattr(module, "device_of", lambda t: device)
         call()
     return found

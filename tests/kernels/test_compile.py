@@ -12,7 +12,17 @@ from launches import DEVICES, Compiled, Launch, launches
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 
-from fastgen.kernels import affine_autoregressive, coupling, gaussian_log_prob, masked_linear, planar, radial
+from fastgen.kernels import (
+    affine_autoregressive,
+    coupling,
+    gaussian_log_prob,
+    gaussian_mixture_log_prob,
+    gaussian_rsample_kl,
+    likelihoods,
+    masked_linear,
+    planar,
+    radial,
+)
 from fastgen.kernels._launch import Device
 from fastgen.ops import make_plan
 
@@ -93,6 +103,22 @@ def _coupling(
     return call
 
 
+def _samples(dtype: torch.dtype, features: int = 64, samples: int = 1) -> Callable:
+    """Samples with their divergence and with their log-ratio, forward and backward, of a learned prior."""
+    mean, log_var, prior_mean, prior_log_var = (torch.zeros(4096, features, dtype=dtype) for _ in range(4))
+    seed, needs = torch.zeros((), dtype=torch.int64), (True,) * 4
+    z, per_row, ratio = torch.zeros(samples, 4096, features, dtype=dtype), torch.zeros(4096), torch.zeros(samples, 4096)
+    given = mean, log_var, prior_mean, prior_log_var, samples
+
+    def call() -> None:
+        gaussian_rsample_kl.kl_forward(*given, 0.1, seed)
+        gaussian_rsample_kl.kl_backward(z, per_row, *given, 0.1, seed, needs)
+        gaussian_rsample_kl.log_ratio_forward(*given, seed)
+        gaussian_rsample_kl.log_ratio_backward(z, ratio, *given, seed, needs)
+
+    return call
+
+
 def _layers(dtype: torch.dtype, shared: bool, batch: int = 65536, features: int = 64) -> Callable:
     """Sixteen planar and radial layers and their inverses, forward and backward."""
     lead = () if shared else (batch,)
@@ -108,6 +134,28 @@ def _layers(dtype: torch.dtype, shared: bool, batch: int = 65536, features: int 
             radial.backward(z, per_row, z, vectors, numbers, numbers, inverse, needs)
 
     return call
+
+
+def _likelihoods(dtype: torch.dtype) -> Callable:
+    """The decoders' likelihoods and a mixture, forward and backward."""
+    x, per_row, logits = torch.zeros(4096, 64, dtype=dtype), torch.zeros(4096), torch.zeros(4096, 64, dtype=dtype)
+    categories = torch.zeros(4096, dtype=torch.int64)
+    weights, means = torch.zeros(256), torch.zeros(256, 64, dtype=dtype)
+
+    def call() -> None:
+        likelihoods.bernoulli_forward(x, logits)
+        likelihoods.bernoulli_backward(per_row, x, logits, (True, True))
+        likelihoods.discretized_logistic_forward(x, logits, logits, 256)
+        likelihoods.discretized_logistic_backward(per_row, x, logits, logits, 256, (True,) * 3)
+        likelihoods.categorical_forward(categories, logits)
+        likelihoods.categorical_backward(per_row, categories, logits, 1)
+
+    def call_all() -> None:
+        call()
+        gaussian_mixture_log_prob.forward(x, weights, means, means)
+        gaussian_mixture_log_prob.backward(per_row, per_row, per_row, x, weights, means, means, (True,) * 4)
+
+    return call_all
 
 
 def _compiled(call: Callable, architecture: int) -> list[tuple[str, Compiled]]:
@@ -190,6 +238,20 @@ def test_layer_kernels(architecture: int, dtype: torch.dtype, shared: bool) -> N
         _assert_fits(name, compiled, architecture)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "dtype"), [(80, torch.float32), (90, torch.float32), (90, torch.bfloat16), (100, torch.float32)]
+)
+@pytest.mark.parametrize("call", [_samples, _likelihoods])
+def test_samples_and_likelihoods(call: Callable, architecture: int, dtype: torch.dtype) -> None:
+    for name, compiled in _compiled(call(dtype), architecture):
+        _assert_fits(name, compiled, architecture)
+
+
+def test_normals_shared_by_four_elements_are_stored_wide() -> None:
+    forward = _compiled(_samples(torch.float32), 90)[0][1]
+    assert "st.global.v4.b32" in forward.ptx
+
+
 # Layers large enough for the largest tiles of each kind, and the first layer of a small MADE for the smallest.
 @pytest.mark.parametrize(
     ("architecture", "arithmetic", "shape"),
@@ -225,8 +287,10 @@ def test_masked_linear_kernels(architecture: int, arithmetic: str, shape: tuple[
         _coupling(torch.float32, (64, 12, 28 * 28), compact=True),
         _linear(torch.bfloat16, 4096, 1024, 1024),
         _layers(torch.float32, True, batch=8192),
+        _samples(torch.float32),
+        _likelihoods(torch.float32),
     ],
-    ids=["rows", "coupling", "coupling of images", "masked_linear", "layers"],
+    ids=["rows", "coupling", "coupling of images", "masked_linear", "layers", "samples", "likelihoods"],
 )
 def test_amd(call: Callable) -> None:
     for launch in launches(call, MI300):

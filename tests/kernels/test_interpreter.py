@@ -22,7 +22,15 @@ def _number(package: str) -> tuple[int, ...]:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the same tests run on the CUDA device")
 @pytest.mark.skipif(_number("triton") < (3, 7) and _number("numpy") >= (2, 4), reason="this interpreter needs numpy < 2.4")
 @pytest.mark.parametrize(
-    "name", ["test_row_kernels.py", "test_coupling_kernel.py", "test_masked_kernels.py", "test_layer_kernels.py"]
+    "name",
+    [
+        "test_row_kernels.py",
+        "test_coupling_kernel.py",
+        "test_masked_kernels.py",
+        "test_layer_kernels.py",
+        "test_gaussian_rsample_kl_kernels.py",
+        "test_likelihood_kernels.py",
+    ],
 )
 def test_in_the_interpreter(name: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(_HERE / name)]
