@@ -12,19 +12,33 @@ struct PhiloxKey {
   FASTGEN_HD explicit PhiloxKey(int64_t seed) : low(uint32_t(uint64_t(seed))), high(uint32_t(uint64_t(seed) >> 32)) {}
 };
 
+// A word, or a vector of words.
+template <class Word>
 struct PhiloxWords {
-  uint32_t a, b, c, d;
+  Word a, b, c, d;
 };
 
-FASTGEN_HD_INLINE uint32_t high_word(uint32_t a, uint32_t b) { return uint32_t((uint64_t(a) * b) >> 32); }
+template <class Word>
+struct Product {
+  Word high, low;
+};
 
-// The four words of the counter (low word of `index`, high word, 0, 0).
-FASTGEN_HD_INLINE PhiloxWords philox(uint32_t low, uint32_t high, PhiloxKey key) {
-  PhiloxWords w{low, high, 0, 0};
+struct MultiplyWords {
+  FASTGEN_HD_INLINE Product<uint32_t> operator()(uint32_t a, uint32_t b) const {
+    const uint64_t product = uint64_t(a) * b;
+    return {uint32_t(product >> 32), uint32_t(product)};
+  }
+};
+
+// The four words of the counter (low word of an index, high word, 0, 0).
+template <class Word, class Multiply>
+FASTGEN_HD_INLINE PhiloxWords<Word> philox(Word low, Word high, PhiloxKey key, Multiply multiply) {
+  const Word zero = low ^ low;
+  PhiloxWords<Word> w{low, high, zero, zero};
 #pragma GCC unroll 10
   for (int round = 0; round < 10; ++round) {
-    const uint32_t high_a = high_word(w.a, 0xD2511F53u), high_c = high_word(w.c, 0xCD9E8D57u);
-    w = {high_c ^ w.b ^ key.low, w.c * 0xCD9E8D57u, high_a ^ w.d ^ key.high, w.a * 0xD2511F53u};
+    const Product<Word> a = multiply(w.a, 0xD2511F53u), c = multiply(w.c, 0xCD9E8D57u);
+    w = {c.high ^ w.b ^ key.low, c.low, a.high ^ w.d ^ key.high, a.low};
     key.low += 0x9E3779B9u;
     key.high += 0xBB67AE85u;
   }

@@ -23,7 +23,13 @@ FORMS = {
     "additive_coupling": "coupling",
     "planar_inverse": "planar",
     "radial_inverse": "radial",
+    "gaussian_rsample_log_ratio": "gaussian_rsample_kl",
+    "bernoulli_log_prob": "likelihoods",
+    "categorical_log_prob": "likelihoods",
+    "discretized_logistic_log_prob": "likelihoods",
 }
+# Operations made of PyTorch's own, for which there is nothing to choose.
+PLAIN = {"iwae_bound"}
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -47,4 +53,4 @@ def test_every_operation_is_called_by_its_name(operation: str) -> None:
 
 def test_every_module_of_ops_is_an_operation_or_serves_them() -> None:
     names = {path.stem for path in (ROOT / "fastgen" / "ops").glob("[a-z]*.py")}
-    assert names == {name if name in names else FORMS[name] for name in backends.OPERATIONS}
+    assert names - PLAIN == {name if name in names else FORMS[name] for name in backends.OPERATIONS}

@@ -1,6 +1,7 @@
 #include "cpu/gaussian_rsample_kl.h"
 
 #include "cpu/row_blocks.h"
+#include "cpu/word_lanes.h"
 #include "elementary.h"
 #include "philox.h"
 
@@ -24,18 +25,19 @@ class Noise {
   operator const T*() const { return normals_ + skipped_; }
 
  private:
-  static constexpr int kQuads = kBlock / 4 + 2;
+  // Whole vectors of words, in all of which are two groups more than a block has.
+  static constexpr int kQuads = (kBlock / 4 + 2 + kWordLanes - 1) / kWordLanes * kWordLanes;
 
-  static void draw(uint64_t first, int quads, PhiloxKey key, uint32_t* __restrict a, uint32_t* __restrict b,
-                   uint32_t* __restrict c, uint32_t* __restrict d) {
-    const uint32_t low = uint32_t(first), high = uint32_t(first >> 32);
-    for (int q = 0; q < quads; ++q) {
-      const uint32_t index = low + uint32_t(q);
-      const PhiloxWords w = philox(index, high + (index < low ? 1u : 0u), key);
-      a[q] = w.a;
-      b[q] = w.b;
-      c[q] = w.c;
-      d[q] = w.d;
+  static void draw(uint64_t first, int quads, PhiloxKey key, uint32_t* a, uint32_t* b, uint32_t* c, uint32_t* d) {
+    for (int q = 0; q < quads; q += kWordLanes) {
+      const uint64_t index = first + static_cast<uint64_t>(q);
+      const Words low = count_from(uint32_t(index)), carried = (Words)(low < uint32_t(index));
+      // A comparison that holds is -1 in every bit.
+      const PhiloxWords<Words> w = philox(low, uint32_t(index >> 32) - carried, key, MultiplyLanes{});
+      store_words(a + q, w.a);
+      store_words(b + q, w.b);
+      store_words(c + q, w.c);
+      store_words(d + q, w.d);
     }
   }
 
