@@ -13,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +82,10 @@ INDEPENDENT = "independent features"
 
 @dataclass(frozen=True)
 class Result:
-    """The log-likelihoods of a row's test rows in nats per row, one per seed, and those of the baseline beside it."""
+    """The log-likelihoods of a row's test rows in nats per row, one per seed, and those of the baseline beside it.
+
+    bits_per_dim, baseline_bits: of images, the same of both.
+    """
 
     data: str
     name: str
@@ -92,6 +95,7 @@ class Result:
     standard_error: float
     seconds: float
     paper: float | None = None
+    baseline_bits: list[float] = field(default_factory=list)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,11 +144,16 @@ def measure(row: Trained, options: argparse.Namespace) -> Result:
         name=row.name,
         nats=[result["nats_per_row"][name] for result, name in pairs],
         baseline=[result["nats_per_row"][baseline] for result in found],
-        bits_per_dim=[result["bits_per_dim"][name] for result, name in pairs if result["bits_per_dim"][name] is not None],
+        bits_per_dim=_known(result["bits_per_dim"][name] for result, name in pairs),
         standard_error=statistics.mean(result["standard_error"][name] for result, name in pairs),
         seconds=statistics.mean(result["seconds"] for result in found),
         paper=row.paper,
+        baseline_bits=_known(result["bits_per_dim"][baseline] for result in found),
     )
+
+
+def _known(bits: Iterable[float | None]) -> list[float]:
+    return [value for value in bits if value is not None]
 
 
 def _train(row: Trained, options: argparse.Namespace, runs: Path, seed: int) -> dict:
@@ -186,14 +195,18 @@ def _lines(run: dict, results: Sequence[Result]) -> Iterator[str]:
     for data in dict.fromkeys(result.data for result in results):
         rows = [result for result in results if result.data == data]
         name = BASELINE.get(data, INDEPENDENT)
-        yield f"| {data} | {name} | {statistics.mean(rows[0].baseline):.2f} | {_spread(rows[0].baseline)} | | | |"
+        bits = _bits(next((row.baseline_bits for row in rows if row.baseline_bits), []))
+        yield f"| {data} | {name} | {statistics.mean(rows[0].baseline):.2f} | {_spread(rows[0].baseline)} | {bits} | | |"
         for row in rows:
-            bits = f"{statistics.mean(row.bits_per_dim):.3f}" if row.bits_per_dim else ""
             paper = "" if row.paper is None else f"{row.paper}"
             nats = f"{statistics.mean(row.nats):.2f} | {_spread(row.nats)}"
-            yield f"| | {row.name} | {nats} | {bits} | {paper} | {row.seconds:.0f} s |"
+            yield f"| | {row.name} | {nats} | {_bits(row.bits_per_dim)} | {paper} | {row.seconds:.0f} s |"
     yield ""
     yield report.measured_on(run)
+
+
+def _bits(values: Sequence[float]) -> str:
+    return f"{statistics.mean(values):.3f}" if values else ""
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -6,7 +6,7 @@ from fastgen.bench import likelihoods
 
 
 def _row(data: str, name: str, nats: list[float]) -> dict:
-    result = likelihoods.Result(data, name, nats, [-130.0] * len(nats), [2.0] * len(nats), 0.5, 10.0)
+    result = likelihoods.Result(data, name, nats, [-130.0] * len(nats), [2.0] * len(nats), 0.5, 10.0, baseline_bits=[3.0])
     return vars(result)
 
 
@@ -25,5 +25,5 @@ def test_a_row_of_one_seed_has_no_spread(tmp_path):
     run = json.loads(path.read_text())
     text = likelihoods.markdown(run["environment"], [likelihoods.Result(**row) for row in run["rows"]])
     assert "| | NICE | -92.00 | 1.41 | 2.000 |  | 10 s |" in text
-    assert "| mnist | full-covariance Gaussian | -130.00 |  | | | |" in text
+    assert "| mnist | full-covariance Gaussian | -130.00 |  | 3.000 | | |" in text
     assert "| | NICE | -1000.00 |  | 2.000 |  | 10 s |" in text
