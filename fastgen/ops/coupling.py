@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -305,8 +306,10 @@ def _couple(
 ) -> tuple[Tensor, Tensor]:
     batch = x.shape[: x.dim() - event_dims]
     if len(batch) != 1:
-        x, shift = (t.reshape(-1, *t.shape[len(batch) :]) for t in (x, shift))
-        log_scale = None if log_scale is None else log_scale.reshape(-1, *log_scale.shape[len(batch) :])
+        # No -1: a compact shift may have no elements at all.
+        rows = math.prod(batch)
+        x, shift = (t.reshape(rows, *t.shape[len(batch) :]) for t in (x, shift))
+        log_scale = None if log_scale is None else log_scale.reshape(rows, *log_scale.shape[len(batch) :])
         log_det = None if log_det is None else log_det.reshape(-1)
     if log_scale is None:
         y, total = apply(_AdditiveCoupling, x, shift, log_det, mask, plan.places, inverse)
@@ -332,6 +335,12 @@ def _validate(
         raise ValueError("mask: expected a bool tensor for vectors, found a Checkerboard")
     if plan.places is not None and plan.places.shape[0] != masked:
         raise ValueError(f"mask: expected shape ({masked},), found ({plan.places.shape[0]},)")
+    # The kernels go by the plan, the definition by the mask.
+    if isinstance(mask, Checkerboard) != (plan.places is None) or not isinstance(mask, (Tensor, Checkerboard)):
+        found = "a Checkerboard" if plan.places is None else "a bool tensor"
+        raise ValueError(f"plan: expected that of the mask, a {type(mask).__name__}, found that of {found}")
+    if plan.places is not None and plan.places.device != x.device:
+        raise ValueError(f"plan: expected one for x's device {x.device}, found one for {plan.places.device}")
     for name, t in params.items():
         _check.like(t, name, x, "x")
         _check_width(t, name, x, plan, event_dims)

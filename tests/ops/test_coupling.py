@@ -344,6 +344,19 @@ def test_leading_dimensions(batch: tuple[int, ...], event: tuple[int, ...], affi
     assert given[0].shape == (*batch, *event) and given[1].shape == batch
 
 
+@pytest.mark.parametrize("batch", [(), (2, 3), (0, 2)])
+@pytest.mark.parametrize("event", [(4,), (2, 3, 3)], ids=["vector", "image"])
+@both_forms
+def test_leading_dimensions_of_a_compact_shift_without_entries(
+    batch: tuple[int, ...], event: tuple[int, ...], affine: bool
+) -> None:
+    mask = torch.zeros(event[0], dtype=torch.bool)
+    params = [torch.zeros(*batch, 0, *event[1:])] * (2 if affine else 1)
+    x = normal(*batch, *event, dtype=torch.float32)
+    y, log_det = (ops.affine_coupling if affine else ops.additive_coupling)(x, *params, mask, event_dims=len(event))
+    assert torch.equal(y, x) and torch.equal(log_det, torch.zeros(batch))
+
+
 @both_forms
 @pytest.mark.parametrize("name", ["halves", "none"])
 def test_results_are_new_tensors(affine: bool, name: str) -> None:
@@ -611,6 +624,20 @@ MASK = torch.tensor([True, False, True])
 def test_bad_arguments(arguments: dict[str, object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         ops.affine_coupling(**{"x": X, "shift": X, "log_scale": X, "mask": MASK, **arguments})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("mask", "plan", "message"),
+    [
+        (MASK, ops.make_coupling_plan(Checkerboard(0)), "plan: .* a Tensor, found that of a Checkerboard"),
+        (Checkerboard(0), ops.make_coupling_plan(MASK), "plan: .* a Checkerboard, found that of a bool tensor"),
+        (None, ops.make_coupling_plan(MASK), "plan: .* a NoneType, found that of a bool tensor"),
+        (MASK, ops.make_coupling_plan(MASK, "meta"), "plan: expected one for x's device cpu, found one for meta"),
+    ],
+)
+def test_plans_of_another_mask_or_device(mask: object, plan: ops.CouplingPlan, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ops.affine_coupling(IMAGE, IMAGE, IMAGE, mask, event_dims=3, plan=plan)  # type: ignore[arg-type]
 
 
 def test_a_checkerboard_has_no_compact_form() -> None:
