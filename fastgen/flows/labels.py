@@ -45,7 +45,8 @@ class ClassEmbedding(nn.Module):
 
         Raises ValueError for what is no label. On a device that is not to be waited for, or compiled, the answer is NaN there.
         """
-        labels = check_context(context, 1)[..., 0]
+        # Exact in float64, where neither the number of classes nor a label is rounded as in a narrower dtype.
+        labels = check_context(context, 1)[..., 0].double()
         index = labels.nan_to_num().clamp(0, self.classes - 1).long()
         known = index == labels
         if labels.device.type == "cpu" and not torch.compiler.is_compiling() and not known.all():

@@ -28,6 +28,18 @@ def test_each_class_has_its_vector(dtype: torch.dtype, batch: tuple[int, ...]) -
     assert answer.shape == (*batch, 4) and torch.equal(answer, embedding.weight[labels])
 
 
+@pytest.mark.parametrize(("dtype", "classes"), [(torch.uint8, 300), (torch.int8, 300), (torch.float16, 70_000)])
+def test_more_classes_than_a_dtype_counts(dtype: torch.dtype, classes: int) -> None:
+    embedding = ClassEmbedding(classes, 1)
+    labels = torch.tensor([[0], [100]])
+    assert torch.equal(embedding(labels.to(dtype)), embedding.weight[labels[:, 0]])
+
+
+def test_a_label_is_not_rounded_to_the_last_class() -> None:
+    with pytest.raises(ValueError, match="context: expected labels from 0 to 298, found 300"):
+        ClassEmbedding(299, 1)(torch.tensor([[300.0]], dtype=torch.bfloat16))
+
+
 def test_gradients_go_to_the_classes_that_were_seen() -> None:
     embedding = ClassEmbedding(3, 2, dtype=DOUBLE)
     labels = torch.tensor([[0.0], [2.0], [2.0]])
