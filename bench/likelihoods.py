@@ -157,6 +157,7 @@ def _known(bits: Iterable[float | None]) -> list[float]:
 
 
 def _train(row: Trained, options: argparse.Namespace, runs: Path, seed: int) -> dict:
+    assert row.what is not None
     out = runs / re.sub(r"\W+", "-", f"{row.data} {row.name} {seed}")
     data = str(options.files / row.data) if Path(row.data).suffix else row.data
     command = [sys.executable, "-m", "fastgen", "train", row.what, "--data", data, "--seed", str(seed), "--out", str(out)]

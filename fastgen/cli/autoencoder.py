@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -38,7 +40,7 @@ def reconstruction(trained: Trained, data: Dataset) -> tuple[Figure, str]:
 def samples(trained: Trained, data: Dataset, seed: int) -> tuple[Figure, str]:
     """Samples; of a VAE the mean that its decoder gives for each."""
     n = IMAGES if data.image_shape else POINTS
-    mean = {"mean": True} if isinstance(trained.model, VAE) else {}
+    mean: dict[str, Any] = {"mean": True} if isinstance(trained.model, VAE) else {}
     if data.context_features:
         raise UserError(f"--kind samples: expected a model without a context, found {trained.name}; see fastgen sample")
     rows = draw_samples(trained.model, noisy_levels(data), n, seed, **mean)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ def draw_samples(
     n: int,
     seed: int,
     context: NDArray[np.floating] | None = None,
-    **options: float,
+    **options: Any,
 ) -> NDArray[np.floating]:
     """n >= 1 samples (n, features) in the units of the data, the same for a seed.
 
