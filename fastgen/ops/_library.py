@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.library import Library
 
 _library = Library("fastgen", "DEF")
@@ -32,14 +33,21 @@ def register(schema: str, run: Callable, fake: Callable) -> Callable:
 
 
 def needs_gradients(*tensors: Tensor | None) -> bool:
-    """Whether a call has to go through its Function."""
+    """Whether a call has to go through its Function: for gradients, or to refuse forward mode, whose tangents it would drop."""
+    if forward_ad._current_level >= 0:
+        return True
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def apply(function: type[torch.autograd.Function], *args: Any) -> Any:
-    """`function.apply(*args)`, less the inspection of its signature, which costs more than the rest of a small call."""
+    """`function.apply(*args)`, less what costs more than the rest of a small call.
+
+    That is the inspection of its signature, and all of it where no gradients are wanted.
+    """
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return function.apply(*args)
+    if not needs_gradients(*(a for a in args if isinstance(a, Tensor))):
+        return function.forward(*args)
     return super(torch.autograd.Function, function).apply(*args)  # type: ignore[misc]
 
 
