@@ -46,6 +46,6 @@ def results(function, tensors: Sequence[Tensor], **options) -> list[Tensor]:  # 
     """Both results and the gradients of all inputs, for incoming gradients that differ from element to element."""
     leaves = [t.detach().requires_grad_() for t in tensors]
     out, log_det = function(*leaves, **options)
-    weights = torch.linspace(-1, 2, out.numel(), dtype=out.dtype), torch.linspace(1, 3, log_det.numel(), dtype=log_det.dtype)
-    grads = torch.autograd.grad((out, log_det), leaves, [w.view_as(o) for w, o in zip(weights, (out, log_det), strict=True)])
+    grads = [torch.linspace(*ends, o.numel()).to(o).view_as(o) for ends, o in (((-1, 2), out), ((1, 3), log_det))]
+    grads = torch.autograd.grad((out, log_det), leaves, grads)
     return [out.detach(), log_det.detach(), *grads]
