@@ -17,6 +17,7 @@ from fastgen.cli.errors import UserError
 from fastgen.cli.keys import known
 from fastgen.cli.settings import Setting, Settings, flat, read_toml
 from fastgen.data import FileOptions
+from fastgen.models import VAE
 from fastgen.train import TrainConfig
 from fastgen.train.models import MODELS, build
 
@@ -126,10 +127,11 @@ def test_any_value_of_any_key_is_a_config_or_a_named_fault(key, value):
 def test_every_option_of_a_model_is_one_it_takes(name):
     binary = data.Part((np.random.default_rng(0).random((50, 4)) < 0.5).astype(np.float32))
     source = data.Dataset("bits", 0, binary, binary, binary, levels=2)
-    own = {**_defaults(nn.MADE), **_defaults(MODELS[name])}
+    latent = name in ("vae", "iwae")
+    own = {**_defaults(VAE if latent else nn.MADE), **_defaults(MODELS[name])}
     options = [key.removeprefix("model.") for key in known(name) if key.startswith("model.") and key != "model.name"]
-    assert {"seed", *(() if name == "fvsbn" else ("hidden_features", "activation"))} <= set(options)
-    assert ("mask" if name in ("nice", "realnvp") else "order") in options
+    assert {*(() if name == "fvsbn" else ("hidden_features", "activation")), *(() if latent else ("seed",))} <= set(options)
+    assert ("posterior" if latent else "mask" if name in ("nice", "realnvp") else "order") in options
     for option in options:
         build(name, source, **{option: own[option]})
 
