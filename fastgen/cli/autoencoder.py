@@ -43,7 +43,7 @@ def samples(trained: Trained, data: Dataset, seed: int) -> tuple[Figure, str]:
     mean: dict[str, Any] = {"mean": True} if isinstance(trained.model, VAE) else {}
     if data.context_features:
         raise UserError(f"--kind samples: expected a model without a context, found {trained.name}; see fastgen sample")
-    rows = draw_samples(trained.model, noisy_levels(data), n, seed, **mean)
+    rows = draw_samples(trained.model, noisy_levels(data), n, seed, None, **mean)
     what = "means of p(x | z), z of the prior" if mean else "samples"
     return rows_figure(data, rows, f"{trained.name} on {data.name}: {what}"), f"{n} {what}"
 

@@ -127,7 +127,7 @@ BAD_OPTIONS = [
     ),
     (["train", "maf", "--set", "hidden_features=[1000000000]"], "maf: hidden_features: expected widths of at most 1048576"),
     (["train", "maf", "--set", "learning_rate=nan"], "[training] learning_rate: expected a finite number, found nan"),
-    (["train", "maf", "--set", "model.name=vae"], "--set model.name=vae: [model] name: expected one of maf"),
+    (["train", "maf", "--set", "model.name=gan"], "--set model.name=gan: [model] name: expected one of maf"),
     (["train", "maf", "--on-nonfinite", "ignore"], "--on-nonfinite: [training] on_nonfinite: expected one of stop, skip"),
     (["train", "maf", "--seed", "-1"], "--seed: seed: expected 0 to 9223372036854775807, found -1"),
     (["train", "maf", "--threads", "0"], "'--threads': expected at least 1, found 0"),
