@@ -27,6 +27,7 @@ void forward(const Tensor& x, const Tensor& shift, const Optional& log_scale, co
     a.map = scale_map(kind, first, second);
     a.y = layout.result<T>(y, "y");
     a.log_det = pointer<T>(log_det, "log_det", {layout.rows()});
+    if (a.rows == 0) return;  // the tables of an item may be of any size
     a.item = layout.item();
     a.x = layout.operand<T>(cpu::kCouplingX, x);
     a.shift = layout.operand<T>(cpu::kCouplingShift, shift);
@@ -56,6 +57,7 @@ void backward(const Optional& grad_y, const Optional& grad_log_det, const Tensor
     a.grad_x = layout.result<T>(grad_x, "grad_x");
     a.grad_shift = layout.gradient<T>(cpu::kCouplingShift, grad_shift, "grad_shift");
     a.grad_log_scale = layout.gradient<T>(cpu::kCouplingLogScale, grad_log_scale, "grad_log_scale");
+    if (a.rows == 0) return;  // the tables of an item may be of any size
     a.item = layout.item();
     a.grad_y = layout.operand<T>(cpu::kCouplingGradY, grad_y);
     a.x = layout.operand<T>(cpu::kCouplingX, x);

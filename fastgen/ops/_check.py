@@ -9,11 +9,18 @@ from ..reference.accumulate import accumulator
 
 
 def floating(t: Tensor, name: str) -> None:
-    """Raises TypeError unless `t` is a floating tensor."""
+    """Raises TypeError or ValueError unless `t` is a floating tensor whose storage holds its numbers."""
     if not isinstance(t, Tensor):
         raise TypeError(f"{name}: expected a tensor, found {type(t).__name__}")
     if not t.is_floating_point():
         raise TypeError(f"{name}: expected a floating dtype, found {t.dtype}")
+    _held(t, name)
+
+
+def _held(t: Tensor, name: str) -> None:
+    # As the imaginary part of a conjugate: kernels read the storage.
+    if t.is_neg():
+        raise ValueError(f"{name}: expected a tensor as it is stored, found a negated view (`resolve_neg()` makes it one)")
 
 
 def like(t: Tensor, name: str, other: Tensor, other_name: str) -> None:
@@ -24,6 +31,7 @@ def like(t: Tensor, name: str, other: Tensor, other_name: str) -> None:
         raise TypeError(f"{name}: expected {other_name}'s dtype {other.dtype}, found {t.dtype}")
     if t.device != other.device:
         raise ValueError(f"{name}: expected {other_name}'s device {other.device}, found {t.device}")
+    _held(t, name)
 
 
 def shape(t: Tensor, name: str, expected: tuple[int, ...]) -> None:

@@ -710,3 +710,17 @@ def test_the_compiled_backward_checks_every_tensor(position: int) -> None:
 def test_the_compiled_backward_has_no_gradient_of_a_log_scale_that_is_not_there() -> None:
     with pytest.raises(ValueError, match="grad_log_scale: expected None"):
         backends.compiled().coupling_backward(X, None, X, X, None, PLACES, 0, False, 0, 0.0, 0.0, None, None, X)
+
+
+def test_a_negated_view_is_refused() -> None:
+    x = torch.randn(3, 4)
+    negated = torch.randn(3, 4, dtype=torch.complex64).conj().imag
+    for arguments, name in (((negated, x, x), "x"), ((x, negated, x), "shift"), ((x, x, negated), "log_scale")):
+        with pytest.raises(ValueError, match=f"{name}: expected a tensor as it is stored"):
+            ops.affine_coupling(*arguments, torch.tensor([True, False, True, False]))
+
+
+def test_no_rows_of_large_images_take_no_time() -> None:
+    images = torch.empty(0, 1, 1, 1).expand(0, 1, 1 << 15, 1 << 15)
+    y, log_det = ops.additive_coupling(images, images, ops.Checkerboard(0), event_dims=3)
+    assert y.shape == images.shape and log_det.shape == (0,)
