@@ -19,7 +19,7 @@ def floating(t: Tensor, name: str) -> None:
 
 def _held(t: Tensor, name: str) -> None:
     # As the imaginary part of a conjugate: kernels read the storage.
-    if t.is_neg():
+    if not torch.compiler.is_compiling() and t.is_neg():
         raise ValueError(f"{name}: expected a tensor as it is stored, found a negated view (`resolve_neg()` makes it one)")
 
 

@@ -71,8 +71,7 @@ def jacobi(
 
 class _Jacobi(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[no-untyped-def]
-        ctx,
+    def forward(
         evaluate: Callable[..., tuple[Tensor, Tensor]],
         by_definition: Callable[..., tuple[Tensor, Tensor]],
         w: Tensor,
@@ -85,10 +84,13 @@ class _Jacobi(torch.autograd.Function):
             # Also where a number on the way was too large: masked or not, infinity times 0 is no number.
             terms = None if context_terms is None else context_terms.expand(*w.shape[:-1], -1)[bad]
             v[bad], total[bad] = by_definition(w[bad], terms, *params)
-        ctx.evaluate, ctx.by_definition = evaluate, by_definition
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(w, context_terms, v, *params)
         return v, total
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        ctx.evaluate, ctx.by_definition, w, context_terms, *params = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(w, context_terms, output[0], *params)
 
     @staticmethod
     def backward(ctx, grad_v, grad_total):  # type: ignore[no-untyped-def]
