@@ -19,7 +19,8 @@ from .mixture import MixtureOfNormals
 from .nice import NICE
 from .normal import ConditionalDiagonalNormal, DiagonalNormal
 from .permutation import Permutation
-from .planar import PlanarFlow, PlanarTransform, RadialFlow, RadialTransform
+from .planar import PlanarFlow, PlanarTransform
+from .radial import RadialFlow, RadialTransform
 from .realnvp import RealNVP
 from .registry import BASES, PREPROCESSING
 from .scaling import Scaling
