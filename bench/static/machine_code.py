@@ -21,11 +21,12 @@ _SASS_MATRIX = re.compile(r"\s((?:UTC)?[A-Z]{1,2}MMA)\b")
 
 _AMD_WIDTHS = {"byte": 1, "short": 2, "dword": 4, "dwordx2": 8, "dwordx3": 12, "dwordx4": 16}
 _AMD_ACCESS = re.compile(r"\b(?:global|buffer|flat)_(load|store)_(?:lds_)?[us]?(byte|short|dword(?:x[234])?)")
+# Scalar registers are spilled to vector registers, which costs no memory.
 _AMD_FIELDS = {
-    "registers": ("vgpr_count",),
-    "spills": ("vgpr_spill_count", "sgpr_spill_count"),
-    "stack": ("private_segment_fixed_size",),
-    "shared": ("group_segment_fixed_size",),
+    "registers": "vgpr_count",
+    "spills": "vgpr_spill_count",
+    "stack": "private_segment_fixed_size",
+    "shared": "group_segment_fixed_size",
 }
 
 
@@ -34,7 +35,7 @@ class MachineCode:
     """One compiled kernel.
 
     registers: of a thread.
-    spills: instructions that read or write local memory on NVIDIA, registers that are spilled on AMD.
+    spills: instructions that read or write local memory on NVIDIA, vector registers that are spilled on AMD.
     stack, shared: bytes a thread, and bytes of shared memory a block.
     loads, stores: how many instructions move so many bytes from and to global memory, copies to shared memory included.
     matrix: how many matrix instructions there are, by name.
@@ -92,7 +93,7 @@ def of_amdgcn(assembly: str) -> MachineCode:
     def widths(of: str) -> dict[int, int]:
         return dict(sorted(Counter(_AMD_WIDTHS[size] for operation, size in accesses if operation == of).items()))
 
-    numbers = {name: sum(int(fields[key]) for key in keys) for name, keys in _AMD_FIELDS.items()}
+    numbers = {name: int(fields[key]) for name, key in _AMD_FIELDS.items()}
     matrix = len(re.findall(r"\bv_mfma_", assembly))
     return MachineCode(**numbers, loads=widths("load"), stores=widths("store"), matrix={"v_mfma": matrix} if matrix else {})
 
