@@ -142,7 +142,7 @@ def test_a_file_that_holds_no_budgets_is_refused(content: str, tmp_path: Path) -
 
 
 def test_hardly_anything_is_spilled() -> None:
-    """ptxas saves a handful of registers at the beginning and reads them at the end, where that makes room for one block more."""
+    """ptxas saves a handful of registers at the beginning and reads them at the end, to make room for one block more."""
     spilled = [kernel for group in BUDGETS.values() for kernel in group.kernels if kernel.code.spills]
     assert not [str(kernel) for kernel in spilled if kernel.code.stack > 64]
 
