@@ -30,7 +30,7 @@ def test_a_run_is_evaluated_and_sampled(runs, tmp_path, model, source, features)
     out = runs[model, source]
     assert cli.run(["eval", str(out), "--device", "cpu"]) == 0
     nats = json.loads((out / "result.json").read_text())["nats_per_dim"]
-    assert list(nats)[0] == model.upper() and all(map(np.isfinite, nats.values()))
+    assert next(iter(nats)) == model.upper() and all(map(np.isfinite, nats.values()))
     assert cli.run(["sample", str(out), "-n", "5", "--out", str(tmp_path / "x.npy")]) == 0
     x = np.load(tmp_path / "x.npy")
     assert x.shape == (5, features) and np.isfinite(x).all()

@@ -21,7 +21,7 @@ def draw(seed: int, rows: int = ROWS) -> Tensor:
 
 
 def test_it_is_standard_normal() -> None:
-    """Moments within five standard errors, and the distribution function: sqrt(n) times its error is above 1.95 once in 1000."""
+    """Moments within five standard errors, and the distribution function: sqrt(n) times its error is 1.95 once in 1000."""
     z = draw(3).flatten()
     n = z.numel()
     power = torch.ones(n, dtype=torch.float64)
