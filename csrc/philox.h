@@ -31,13 +31,6 @@ struct Product {
   Word high, low;
 };
 
-struct MultiplyWords {
-  FASTGEN_HD_INLINE Product<uint32_t> operator()(uint32_t a, uint32_t b) const {
-    const uint64_t product = uint64_t(a) * b;
-    return {uint32_t(product >> 32), uint32_t(product)};
-  }
-};
-
 // The four words of the counter (low word of an index, high word, 0, 0).
 template <class Word, class Multiply>
 FASTGEN_HD_INLINE PhiloxWords<Word> philox(Word low, Word high, const PhiloxKey& key, Multiply multiply) {
