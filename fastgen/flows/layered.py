@@ -106,6 +106,10 @@ class LayeredFlow(StackFlow):
             **placed,
         )
 
+    @classmethod
+    def stacks_modules(cls, config: Mapping[str, Any]) -> bool:
+        return False
+
     @property
     def stack_config(self) -> dict[str, Any]:
         return {name: value for name, value in super().stack_config.items() if name not in OF_A_CONTEXT}
