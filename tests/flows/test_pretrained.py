@@ -84,7 +84,7 @@ def composed() -> flows.Flow:
         ),
         flows.Inverse(flows.MaskedAutoregressiveTransform(4, context_features=3, order=(2, 1, 4, 3), **SMALL)),
         flows.BatchNorm(4, momentum=0.2),
-        flows.Scaling(4),
+        flows.Scaling(4, shift=True),
         flows.AffineCoupling(4, [True, False, False, True], Joined(pair)),
         flows.Inverse(flows.AdditiveCoupling(4, [False, True, True, True], ResidualMLP(1, 3, context_features=3, **SMALL))),
         flows.PlanarTransform(4, 2),
