@@ -27,6 +27,8 @@ class Scaling(Transform):
         ValueError: fewer than one feature.
     """
 
+    shift: nn.Parameter | None
+
     def __init__(
         self,
         features: int,

@@ -17,7 +17,7 @@ from nflows.transforms.coupling import AdditiveCouplingTransform, AffineCoupling
 from nflows.transforms.normalization import ActNorm, BatchNorm
 from nflows.transforms.permutations import Permutation, RandomPermutation, ReversePermutation
 from nflows.transforms.standard import AffineTransform, IdentityTransform, PointwiseAffineTransform
-from torch import Tensor, nn
+from torch import nn
 
 from ... import flows
 from ...nn import ResidualMLP
@@ -27,6 +27,7 @@ from .parts import (
     Linear,
     activation_of,
     assembled,
+    batch_norm,
     converted,
     coupling,
     fill,
@@ -34,6 +35,7 @@ from .parts import (
     masked_autoregressive,
     normal,
     refusal,
+    scaling,
 )
 
 
@@ -137,28 +139,15 @@ def _permutation(layer: Permutation) -> Sequence[flows.Transform]:
     return [flows.Permutation(layer._permutation)]
 
 
-@torch.no_grad()
 def _batch_norm(layer: BatchNorm) -> Sequence[flows.Transform]:
-    ours = flows.BatchNorm(len(layer.bias), momentum=layer.momentum, eps=layer.eps).to(layer.bias)
-    pairs: list[tuple[Tensor, Tensor]] = [
-        (ours.log_scale, layer.weight.log()),
-        (ours.shift, layer.bias),
-        (ours.running_mean, layer.running_mean),
-        (ours.running_var, layer.running_var),
-    ]
-    for mine, theirs in pairs:
-        mine.copy_(theirs)
-    return [ours]
+    numbers = layer.weight.log(), layer.bias, layer.running_mean, layer.running_var
+    return [batch_norm(*numbers, momentum=layer.momentum, eps=layer.eps)]
 
 
-@torch.no_grad()
 def _act_norm(layer: ActNorm) -> Sequence[flows.Transform]:
     if not layer.initialized:
         raise refusal(layer, "expected one that has seen its first batch, found one that has not")
-    ours = flows.Scaling(len(layer.shift), shift=True).to(layer.shift)
-    ours.log_scale.copy_(layer.log_scale)
-    ours.shift.copy_(layer.shift)
-    return [ours]
+    return [scaling(layer.log_scale, layer.shift)]
 
 
 @torch.no_grad()

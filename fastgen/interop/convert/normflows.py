@@ -32,6 +32,7 @@ from .parts import (
     mlp,
     normal,
     refusal,
+    scaling,
     sequential,
 )
 
@@ -123,14 +124,9 @@ def _permutation(layer: Permute) -> Sequence[flows.Transform]:
     return [flows.Permutation(torch.arange(layer.num_channels).roll(-(layer.num_channels // 2)))]
 
 
-@torch.no_grad()
 def _constant(layer: AffineConstFlow) -> Sequence[flows.Transform]:
     if layer.s.dim() != 2:
         raise refusal(layer, "expected one of vectors")
     if isinstance(layer, ActNorm) and not layer.data_dep_init_done > 0:
         raise refusal(layer, "expected one that has seen its first batch, found one that has not")
-    ours = flows.Scaling(layer.s.numel(), shift=True).to(layer.s)
-    assert ours.shift is not None
-    ours.log_scale.copy_(layer.s.flatten())
-    ours.shift.copy_(layer.t.flatten())
-    return [ours]
+    return [scaling(layer.s.flatten(), layer.t.flatten())]

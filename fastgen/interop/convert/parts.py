@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...flows import (
     AdditiveCoupling,
     AffineCoupling,
+    BatchNorm,
     Composed,
     Coupling,
     DiagonalNormal,
@@ -19,11 +20,12 @@ from ...flows import (
     Flow,
     Inverse,
     MaskedAutoregressiveTransform,
+    Scaling,
     StandardNormal,
     Transform,
 )
 from ...nn import MLP, network_of_masks
-from ...ops import ScaleMap
+from ...ops import MaskedNetwork, ScaleMap
 from ...reference import ACTIVATIONS
 
 _FUNCTIONS: dict[Any, str] = {
@@ -112,13 +114,13 @@ def masked_autoregressive(
 ) -> MaskedAutoregressiveTransform:
     """z = x e^s + t with t and s, side by side for each feature, from masked layers; `context` is added to the first's sum."""
     features = layers[0].weight.shape[1]
-    masks = [_mask(layer) for layer in layers]
-    network = network_of_masks(
-        masks,
-        activations=[layer.activation for layer in layers],
-        residuals=[layer.residual for layer in layers],
-        direct=None if direct is None else _mask(direct),
-    )
+    orders = [torch.tensor(layer.out_degrees).argsort(stable=True) for layer in _network(layers, direct).layers[:-1]]
+    # Operations are fast where the hidden units are in the order of their degrees.
+    layers = [layer.rows(orders[i]) if i < len(orders) else layer for i, layer in enumerate(layers)]
+    layers = [layer.columns(orders[i - 1]) if i else layer for i, layer in enumerate(layers)]
+    if context is not None and orders:
+        context = context.rows(orders[0])
+    network = _network(layers, direct)
     weight = layers[0].weight
     transform = MaskedAutoregressiveTransform(
         features,
@@ -138,6 +140,15 @@ def masked_autoregressive(
     if context is not None and made.context is not None:
         fill(made.context, context)
     return transform
+
+
+def _network(layers: Sequence[Linear], direct: Linear | None) -> MaskedNetwork:
+    return network_of_masks(
+        [_mask(layer) for layer in layers],
+        activations=[layer.activation for layer in layers],
+        residuals=[layer.residual for layer in layers],
+        direct=None if direct is None else _mask(direct),
+    )
 
 
 def _mask(layer: Linear) -> Tensor:
@@ -209,6 +220,33 @@ def normal(mean: Tensor, log_scale: Tensor, trained: bool) -> Distribution:
     base.mean.copy_(mean)
     base.log_scale.copy_(log_scale)
     return base
+
+
+@torch.no_grad()
+def scaling(log_scale: Tensor, shift: Tensor) -> Scaling:
+    """z = x e^{log_scale} + shift with these (D,)."""
+    ours = Scaling(len(shift), shift=True, device=shift.device, dtype=shift.dtype)
+    for target, source in ((ours.log_scale, log_scale), (ours.shift, shift)):
+        assert target is not None
+        target.copy_(source)
+    return ours
+
+
+@torch.no_grad()
+def batch_norm(
+    log_scale: Tensor, shift: Tensor, running_mean: Tensor, running_var: Tensor, *, momentum: float, eps: float
+) -> BatchNorm:
+    """The batch norm with these numbers, (D,) each."""
+    ours = BatchNorm(len(shift), momentum=momentum, eps=eps, device=shift.device, dtype=shift.dtype)
+    pairs = (
+        (ours.log_scale, log_scale),
+        (ours.shift, shift),
+        (ours.running_mean, running_mean),
+        (ours.running_var, running_var),
+    )
+    for target, source in pairs:
+        target.copy_(source)
+    return ours
 
 
 def converted(layers: Iterable[Any], convert: Callable[[Any], Sequence[Transform]], where: str) -> list[Transform]:

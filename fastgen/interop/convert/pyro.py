@@ -27,6 +27,7 @@ from .parts import (
     activation_of,
     assembled,
     backwards,
+    batch_norm,
     converted,
     coupling,
     interleaved,
@@ -131,12 +132,7 @@ def _permutation(layer: Permute) -> Sequence[flows.Transform]:
     return [flows.Permutation(layer.permutation)]
 
 
-@torch.no_grad()
-def _batch_norm(layer: BatchNorm) -> Sequence[flows.Transform]:
+def _batch_norm(layer: Any) -> Sequence[flows.Transform]:
     # Its inverse, data to noise, is what normalises.
-    ours = flows.BatchNorm(layer.input_dim, momentum=layer.momentum, eps=layer.epsilon).to(layer.beta)
-    ours.log_scale.copy_(layer.constrained_gamma.log())
-    ours.shift.copy_(layer.beta)
-    ours.running_mean.copy_(layer.moving_mean)
-    ours.running_var.copy_(layer.moving_variance)
-    return [flows.Inverse(ours)]
+    numbers = layer.constrained_gamma.log(), layer.beta, layer.moving_mean, layer.moving_variance
+    return [flows.Inverse(batch_norm(*numbers, momentum=layer.momentum, eps=layer.epsilon))]

@@ -108,7 +108,8 @@ def _coupling(layer: GeneralCouplingTransform) -> Sequence[flows.Transform]:
 
 def _scale_map(layer: Any) -> ScaleMap | None:
     """That of an affine univariate transform; None for an additive one."""
-    univariate, options = layer.univariate, {}
+    univariate: Any = layer.univariate
+    options: dict[str, Any] = {}
     if isinstance(univariate, partial) and not univariate.args:
         univariate, options = univariate.func, univariate.keywords
     if univariate is AdditiveTransform and not options and layer.total == 1:
