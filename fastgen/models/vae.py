@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..flows import Composed, Transform
-from ..flows.batch import sample_shape
+from ..flows.batch import draw, sample_shape
 from ..flows.registry import described, preprocessing
 from ..nn.checks import check_counts, check_widths
 from ..nn.mlp import MLP
@@ -199,7 +199,7 @@ class VAE(Pretrained):
         """
         weight = self.encoder.layers[0].weight
         size = (*sample_shape(n), self.latent_features)
-        z = torch.randn(size, dtype=weight.dtype, device=weight.device, generator=generator)
+        z = draw(torch.randn, size, generator, dtype=weight.dtype, device=weight.device)
         return self.decode(z) if mean else self._unseen(self.decoder.sample(z, generator))
 
     def decode(self, z: Tensor) -> Tensor:

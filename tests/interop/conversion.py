@@ -18,7 +18,7 @@ def trained(model: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
     """Parameters far from where they started, as training leaves them."""
     model = model.to(dtype)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in filter(torch.is_floating_point, model.parameters()):
             parameter.add_(0.2 * torch.randn_like(parameter))
     return model.eval()
 
