@@ -52,7 +52,9 @@ class Coupling(Planned[CouplingPlan], Transform):
         shape: int | Sequence[int],
         mask: Tensor | Sequence[bool] | Checkerboard | Mapping[str, int],
         conditioner: Conditioner,
-        **placed: Any,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.shape = (shape,) if isinstance(shape, int) else image_shape(shape)
@@ -74,7 +76,7 @@ class Coupling(Planned[CouplingPlan], Transform):
         self.register_buffer("_index", index if self._slice is None else None, persistent=False)
         self.answers = self.coefficients * outputs
         if isinstance(conditioner, Mapping):
-            conditioner = build_network(conditioner, **placed)
+            conditioner = build_network(conditioner, device=device, dtype=dtype)
         self.conditioner = conditioner if isinstance(conditioner, nn.Module) else conditioner(inputs, self.answers)
         self._replan()
 
@@ -179,9 +181,10 @@ class AffineCoupling(Coupling):
         conditioner: Conditioner,
         *,
         scale_map: ScaleMap | Mapping[str, Any] = SCALE_MAP,
-        **placed: Any,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(shape, mask, conditioner, **placed)
+        super().__init__(shape, mask, conditioner, device=device, dtype=dtype)
         self.scale_map = scale_map if isinstance(scale_map, ScaleMap) else ScaleMap(**scale_map)
 
     @property

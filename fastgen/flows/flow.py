@@ -30,10 +30,11 @@ class Flow(Pretrained):
     """The distribution of x = transform.inverse(z), z drawn from `base`.
 
     log p(x) = log p_base(z) + log|det dz/dx| at z = transform(x) (Rezende & Mohamed 2015, equation 5). Base, transform and
-    embedding may be given as the descriptions that `config` holds, on `device` and of `dtype` then.
+    embedding may be given as the descriptions that `config` holds.
 
     Args:
         standardise_context: the keyword arguments of the context's `Standardise`; None for none.
+        device, dtype: where all parts go; None: where they are.
 
     Attributes:
         base: the distribution of z.
@@ -59,14 +60,12 @@ class Flow(Pretrained):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        placed: dict[str, Any] = {"device": device, "dtype": dtype} if device is not None or dtype is not None else {}
-        self.base = base if isinstance(base, Distribution) else described_base(base, **placed)
-        self.transform = build_transform(transform, **placed)
+        self.base = base if isinstance(base, Distribution) else described_base(base, device=device, dtype=dtype)
+        self.transform = build_transform(transform, device=device, dtype=dtype)
         self.embedding = build_embedding(embedding, 1)
         self.standardise_context = None if standardise_context is None else Standardise(**standardise_context)
-        for given in (self.embedding, self.standardise_context) if placed else ():
-            if given is not None:
-                given.to(**placed)
+        if device is not None or dtype is not None:
+            self.to(device=device, dtype=dtype)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -93,15 +93,21 @@ class Transform(nn.Module):
         return Retraced((leaf,), *there(leaf, context))
 
 
-def build_transform(transform: Transform | Mapping[str, Any], **placed: Any) -> Transform:
-    """The transform itself, or one of TRANSFORMS: its name under "kind", and its arguments; on a device, of a dtype.
+def build_transform(
+    transform: Transform | Mapping[str, Any],
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Transform:
+    """The transform itself, or one of TRANSFORMS: its name under "kind", and its arguments; on a device and of a dtype.
 
     Raises ValueError for an unknown name, TypeError for what is no description.
     """
+    placed: dict[str, Any] = {"device": device, "dtype": dtype}
     if isinstance(transform, Transform):
-        return transform.to(**placed) if placed else transform
+        return transform if device is None and dtype is None else transform.to(**placed)
     kind, options = kind_of(transform, "transform", "kind", TRANSFORMS)
-    # Where the parameters are drawn: on their device, that of no memory included.
+    # Parameters are drawn on their device, which may be that of no memory.
     own = inspect.signature(kind).parameters.values()
     if any(parameter.name == "device" or parameter.kind is parameter.VAR_KEYWORD for parameter in own):
         return kind(**options, **placed)
@@ -123,9 +129,15 @@ def spread_log_det(value: Tensor | float, x: Tensor, log_det: Tensor | None) -> 
 class Inverse(Transform):
     """A transform with its two directions swapped; it may be given as `build_transform` takes it."""
 
-    def __init__(self, transform: Transform | Mapping[str, Any], **placed: Any) -> None:
+    def __init__(
+        self,
+        transform: Transform | Mapping[str, Any],
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
-        self.transform = build_transform(transform, **placed)
+        self.transform = build_transform(transform, device=device, dtype=dtype)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -170,7 +182,8 @@ class Composed(Transform):
         *,
         reversible: bool = False,
         anchor_every: int | None = None,
-        **placed: Any,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.reversible, self.anchor_every = reversible, anchor_every
@@ -182,7 +195,7 @@ class Composed(Transform):
         for i, given in enumerate(transforms):
             if not isinstance(given, Transform | Mapping):
                 raise TypeError(f"transforms[{i}]: expected a Transform, found {type(given).__name__}")
-            transform = build_transform(given, **placed)
+            transform = build_transform(given, device=device, dtype=dtype)
             whole = not isinstance(transform, Composed) or (transform.reversible and not reversible)
             flat.extend([transform] if whole else cast(Composed, transform))
         if not flat:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .transform import Retraced, Transform, build_transform, describe_transform
@@ -13,9 +14,15 @@ from .transform import Retraced, Transform, build_transform, describe_transform
 class Unconditional(Transform):
     """A transform that is not shown the context of the flow it is in; it may be given as `build_transform` takes it."""
 
-    def __init__(self, transform: Transform | Mapping[str, Any], **placed: Any) -> None:
+    def __init__(
+        self,
+        transform: Transform | Mapping[str, Any],
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
-        self.transform = build_transform(transform, **placed)
+        self.transform = build_transform(transform, device=device, dtype=dtype)
 
     @property
     def config(self) -> dict[str, Any]:

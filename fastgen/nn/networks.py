@@ -19,9 +19,15 @@ class Joined(nn.Module):
         networks: each as `build_network` takes it.
     """
 
-    def __init__(self, networks: Sequence[nn.Module | Mapping[str, Any]], **placed: Any) -> None:
+    def __init__(
+        self,
+        networks: Sequence[nn.Module | Mapping[str, Any]],
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
-        self.networks = nn.ModuleList(build_network(network, **placed) for network in networks)
+        self.networks = nn.ModuleList(build_network(network, device=device, dtype=dtype) for network in networks)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -38,7 +44,7 @@ NETWORKS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in (MLP, Re
 
 
 def build_network(network: nn.Module | Mapping[str, Any], **placed: Any) -> nn.Module:
-    """The network itself, or one of NETWORKS: its name under "network" and its arguments; on a device, of a dtype.
+    """The network itself, or one of NETWORKS: its name under "network" and its arguments; with device and dtype.
 
     Raises ValueError for an unknown name, TypeError for what is no description.
     """
