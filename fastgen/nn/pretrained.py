@@ -126,7 +126,8 @@ def rebuild(
         built.load_state_dict(state)
     # What a wrong config or the numbers of another model raise.
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
-        raise io.FileError(f"{path}: expected the numbers and the config of a {name}, found: {error}") from error
+        found = " ".join(str(error).split())
+        raise io.FileError(f"{path}: expected the numbers and the config of a {name}, found: {found}") from error
     return built
 
 

@@ -144,12 +144,18 @@ def altered(folder: Path) -> None:
     path.write_bytes(content)
 
 
+def more_numbers(folder: Path) -> None:
+    state, description = io.load(folder / "model.safetensors")
+    io.save(folder / "model.safetensors", {**state, "more": torch.zeros(2)}, description)
+
+
 BROKEN: dict[str, tuple[Any, str]] = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors: .* no such file"),
     "no config": (lambda f: (f / "config.json").unlink(), r"config\.json: expected the model's config, found: No such file"),
     "no JSON": (lambda f: (f / "config.json").write_text("{"), r"config\.json: expected JSON, found"),
     "another config": (lambda f: (f / "config.json").write_text("{}"), r"config\.json: expected the config that model"),
     "altered": (altered, r"model\.safetensors: expected the numbers that were written, found others"),
+    "more numbers": (more_numbers, "the config of a MAF, found: .*Unexpected key.*more"),
     "newer": (lambda f: rewritten(f, format=3), "expected a checkpoint of format 2, found 3, which a newer fastgen wrote"),
     "unknown": (lambda f: rewritten(f, model={"name": "GAN", "config": {}}), "class Flow or one derived from it, found 'GAN'"),
     "code": (lambda f: rewritten(f, model={"name": "os.system", "config": {}}), "derived from it, found 'os.system'"),
