@@ -126,9 +126,12 @@ def as_distribution(flow: Flow, context: Tensor | None = None, *, validate_args:
     Raises:
         TypeError: something else than a flow, or one whose base does not tell its number of features.
     """
+    return _kind()(flow, context, validate_args=validate_args)
+
+
+def _kind() -> type[FlowDistribution]:
     pyro = sys.modules.get("pyro.distributions.torch_distribution")
-    kind = FlowDistribution if pyro is None else _with(pyro.TorchDistributionMixin)
-    return kind(flow, context, validate_args=validate_args)
+    return FlowDistribution if pyro is None else _with(pyro.TorchDistributionMixin)
 
 
 @cache
@@ -181,6 +184,10 @@ class FlowDistribution(torch.distributions.Distribution):
         new._validate_args = self._validate_args
         return new
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What was drawn is part of a graph, which is not copied; and a class of Pyro's has no name to be found by.
+        return _again, (self.flow, self.context, tuple(self.batch_shape), self._validate_args)
+
     def _shape(self, sample_shape: Sequence[int]) -> tuple[int, ...]:
         """What a flow is asked for, which adds the batch of a context itself."""
         return (*sample_shape, *(self.batch_shape if self.context is None else ()))
@@ -209,6 +216,10 @@ class FlowDistribution(torch.distributions.Distribution):
         found = self.flow.log_prob(value, self.context)
         batch = torch.broadcast_shapes(self.batch_shape, value.shape[: value.dim() - len(self.event_shape)])
         return found.expand(batch)
+
+
+def _again(flow: Flow, context: Tensor | None, batch_shape: tuple[int, ...], validate_args: bool) -> FlowDistribution:
+    return _kind()(flow, context, batch_shape=batch_shape, validate_args=validate_args)
 
 
 def _support(flow: Flow) -> Constraint:

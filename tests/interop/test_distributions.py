@@ -195,6 +195,14 @@ def test_a_distribution_given_a_context(conditional: flows.Flow) -> None:
     assert Independent(distribution, 1).log_prob(x).shape == (6,)
 
 
+def test_a_distribution_copies_and_pickles(conditional: flows.Flow) -> None:
+    distribution = as_distribution(conditional, torch.randn(4, 2, dtype=torch.float64)).expand((3, 4))
+    x = distribution.rsample()
+    for other in (copy.deepcopy(distribution), pickle.loads(pickle.dumps(distribution))):
+        assert other.batch_shape == (3, 4) and other.flow is not conditional
+        close(other.log_prob(x), distribution.log_prob(x))
+
+
 def test_scoring_a_draw_costs_nothing_until_something_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     flow = perturbed(flows.IAF(D, **SMALL))
