@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from ..nn.named import description_of, kind_of
+from ..nn.named import kind_of
 from ..ops.gaussian_log_prob import gaussian_log_prob
 from ..reference.accumulate import accumulator
 from .checks import at_least_one
@@ -116,7 +116,10 @@ def build_transform(
 
 def describe_transform(transform: Transform) -> dict[str, Any]:
     """What `build_transform` makes the same transform from. Raises TypeError for one of one's own without a config."""
-    return description_of(transform, "transform", "kind", TRANSFORMS)
+    name = type(transform).__name__
+    if TRANSFORMS.get(name) is not type(transform):
+        raise TypeError(f"transform: expected a class whose name no other transform has, found {name}")
+    return {"kind": name, **transform.config}
 
 
 def spread_log_det(value: Tensor | float, x: Tensor, log_det: Tensor | None) -> Tensor:

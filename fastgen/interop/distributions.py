@@ -19,7 +19,7 @@ from ..flows.flow import TO_REAL_NUMBERS, placed_like
 
 
 def as_transform(of: Flow | Transform, context: Tensor | None = None, *, cache_size: int = 1) -> FlowTransform:
-    """A flow's transform, or a transform, as one of `torch.distributions`: from noise to data.
+    """A flow's transform, or a transform, as one of `torch.distributions`: from noise to data, rows (..., D) of images too.
 
     `TransformedDistribution(base, [as_transform(flow)])` is the flow over another base. `condition(context)` gives it a
     context; `.inv` goes from data to noise.

@@ -190,12 +190,19 @@ def test_a_description_names_transforms_and_nothing_else(tmp_path: Path) -> None
 
 
 def test_what_a_config_cannot_describe_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    class Own(flows.Transform):
+    class WithoutConfig(flows.Transform):
         def forward(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
             raise NotImplementedError
 
+    scaling = type("Scaling", (flows.Scaling,), {})(2)
     parts = [
-        (flows.StandardNormal(2), Own(), None, "transform: expected one that has a config, found Own"),
+        (
+            flows.StandardNormal(2),
+            scaling,
+            None,
+            "transform: expected a class whose name no other transform has, found Scaling",
+        ),
+        (flows.StandardNormal(2), WithoutConfig(), None, "expected one that has a config, found WithoutConfig"),
         (flows.StandardNormal(2), flows.AffineCoupling(2, [True, False], nn.Linear(1, 2)), None, "network: expected .* Linear"),
         (flows.StandardNormal(2), flows.Scaling(2), nn.Linear(1, 2), "embedding: expected .* found Linear"),
         (flows.Distribution(), flows.Scaling(2), None, "base: expected .* found Distribution"),
