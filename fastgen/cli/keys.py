@@ -31,6 +31,8 @@ _GIVEN = {
     "levels",
     "inputs",
     "outputs",
+    "network",
+    "context_activation",
     "device",
     "dtype",
 }

@@ -26,6 +26,7 @@ from .registry import BASES, PREPROCESSING
 from .scaling import Scaling
 from .transform import Composed, Inverse, Transform
 from .truncated import Acceptance, Truncated
+from .unconditional import Unconditional
 from .uniform import Uniform
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "Standardise",
     "Transform",
     "Truncated",
+    "Unconditional",
     "Unflatten",
     "Uniform",
     "UnitInterval",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..ops import _check
 from ..ops.gaussian_log_prob import gaussian_log_prob
+from .batch import draw
 from .checks import at_least_one
 
 
@@ -93,7 +94,7 @@ class StandardNormal(Distribution):
         self, shape: Sequence[int] = (), context: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
         size = (*shape, self.features)
-        return torch.randn(size, dtype=self.like.dtype, device=self.like.device, generator=generator)
+        return draw(torch.randn, size, generator, dtype=self.like.dtype, device=self.like.device)
 
     def centre(self, context: Tensor | None = None) -> float:
         return 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,10 +10,24 @@ from torch import Tensor
 
 def sample_shape(n: int | Sequence[int]) -> tuple[int, ...]:
     """The axes of n samples: (n,), or n itself where it is a shape. Raises ValueError for negative numbers."""
-    shape = (n,) if isinstance(n, int) else tuple(n)
+    shape: tuple[int, ...] = (n,) if isinstance(n, int | torch.SymInt) else tuple(n)
     if any(size < 0 for size in shape):
         raise ValueError(f"n: expected at least 0 samples, found {n}")
     return shape
+
+
+def draw(
+    kind: Callable[..., Tensor],
+    size: Sequence[int],
+    generator: torch.Generator | None,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """`kind`, torch.rand or torch.randn, of a size."""
+    # torch.export knows the call without a generator only.
+    options = {} if generator is None else {"generator": generator}
+    return kind(tuple(size), dtype=dtype, device=device, **options)
 
 
 def match_context(x: Tensor, context: Tensor | None) -> Tensor:

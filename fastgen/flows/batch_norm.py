@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..ops import _check
 from ..reference.accumulate import accumulator
-from .checks import at_least_one
+from .checks import at_least_one, refuse_export
 from .transform import Transform, spread_log_det
 
 
@@ -92,6 +92,7 @@ class BatchNorm(Transform):
 
     def _follow(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the rows of x, in float64; the running ones move towards them."""
+        refuse_export("BatchNorm", "evaluation mode (`.eval()`)")
         rows = x.reshape(-1, self.features).double()
         n = len(rows)
         if n < 2:

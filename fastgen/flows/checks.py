@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..nn.checks import check_counts
@@ -18,3 +19,10 @@ def check_context(context: Tensor | None, features: int) -> Tensor:
         found = None if context is None else tuple(context.shape)
         raise ValueError(f"context: expected shape (..., {features}), found {found}")
     return context
+
+
+def refuse_export(what: str, expected: str) -> None:
+    """Raises RuntimeError where torch.export is tracing."""
+    exporting = getattr(torch.compiler, "is_exporting", None)  # torch 2.7
+    if exporting is not None and exporting():
+        raise RuntimeError(f"{what}: expected {expected} for torch.export")

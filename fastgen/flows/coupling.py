@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..nn.networks import build_network, describe_network
 from ..nn.planned import Planned
 from ..ops import Checkerboard, CouplingPlan, ScaleMap, _check, additive_coupling, affine_coupling, make_coupling_plan
 from ..reference.coupling import MASKED_AXIS
@@ -19,8 +21,8 @@ from .transform import Retraced, Transform
 # sample loses to rounding grows with the largest. A soft clip, unlike tanh, lets gradients through far outside.
 SCALE_MAP = ScaleMap("soft_clip", c=2.0)
 
-# A network, or what makes one out of how many features (channels) it reads and answers with.
-Conditioner = nn.Module | Callable[[int, int], nn.Module]
+# A network, what makes one out of how many features (channels) it reads and answers with, or the description of one.
+Conditioner = nn.Module | Callable[[int, int], nn.Module] | Mapping[str, Any]
 
 
 class Coupling(Planned[CouplingPlan], Transform):
@@ -28,10 +30,11 @@ class Coupling(Planned[CouplingPlan], Transform):
 
     Args:
         shape: D for vectors, (C, H, W) for images.
-        mask: True where an entry is transformed: bools (D,) for vectors or (C,) for images; or, for images, a Checkerboard. It
-            is configuration, not part of the state_dict.
+        mask: True where an entry is transformed: bools (D,) for vectors or (C,) for images; or, for images, a Checkerboard or
+            its keyword arguments. It is configuration, not part of the state_dict.
         conditioner: a network, or what makes one given two numbers of features (channels), of its input and its output, such as
-            `functools.partial(fastgen.nn.MLP, hidden_features=(64, 64), zero_init=True)`. It is called with the entries that
+            `functools.partial(fastgen.nn.MLP, hidden_features=(64, 64), zero_init=True)`; or one of `fastgen.nn`, its name
+            under "network" and its arguments. It is called with the entries that
             pass, in order, and the context where there is one; with a checkerboard, with images of full width that are zero
             where the mask is True. It answers with the coefficients of the transformed entries (all entries with a
             checkerboard) side by side, one kind after the other.
@@ -45,13 +48,20 @@ class Coupling(Planned[CouplingPlan], Transform):
     _index: Tensor
 
     def __init__(
-        self, shape: int | Sequence[int], mask: Tensor | Sequence[bool] | Checkerboard, conditioner: Conditioner
+        self,
+        shape: int | Sequence[int],
+        mask: Tensor | Sequence[bool] | Checkerboard | Mapping[str, int],
+        conditioner: Conditioner,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.shape = (shape,) if isinstance(shape, int) else image_shape(shape)
         at_least_one(features=self.shape[0])
         self.event_dims = len(self.shape)
         self._axis = MASKED_AXIS[self.event_dims]
+        mask = Checkerboard(**mask) if isinstance(mask, Mapping) else mask
         self.mask = mask if isinstance(mask, Checkerboard) else _checked(mask, self.shape)
         # What tells the entries that pass: a slice, the index of each, or the pixels where none does.
         self._slice: slice | None = None
@@ -65,8 +75,20 @@ class Coupling(Planned[CouplingPlan], Transform):
             self._slice = _progression(index.tolist())
         self.register_buffer("_index", index if self._slice is None else None, persistent=False)
         self.answers = self.coefficients * outputs
+        if isinstance(conditioner, Mapping):
+            conditioner = build_network(conditioner, device=device, dtype=dtype)
         self.conditioner = conditioner if isinstance(conditioner, nn.Module) else conditioner(inputs, self.answers)
         self._replan()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Keyword arguments, as JSON knows them, that build the same coupling again.
+
+        Raises TypeError where the network is of one's own.
+        """
+        mask = {"parity": self.mask.parity} if isinstance(self.mask, Checkerboard) else self.mask.tolist()
+        shape = list(self.shape) if self.event_dims > 1 else self.shape[0]
+        return {"shape": shape, "mask": mask, "conditioner": describe_network(self.conditioner)}
 
     def couple(
         self, x: Tensor, coefficients: Sequence[Tensor], *, inverse: bool, log_det: Tensor | None = None
@@ -155,13 +177,19 @@ class AffineCoupling(Coupling):
     def __init__(
         self,
         shape: int | Sequence[int],
-        mask: Tensor | Sequence[bool] | Checkerboard,
+        mask: Tensor | Sequence[bool] | Checkerboard | Mapping[str, int],
         conditioner: Conditioner,
         *,
         scale_map: ScaleMap | Mapping[str, Any] = SCALE_MAP,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(shape, mask, conditioner)
+        super().__init__(shape, mask, conditioner, device=device, dtype=dtype)
         self.scale_map = scale_map if isinstance(scale_map, ScaleMap) else ScaleMap(**scale_map)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {**super().config, "scale_map": dataclasses.asdict(self.scale_map)}
 
     def couple(
         self, x: Tensor, coefficients: Sequence[Tensor], *, inverse: bool, log_det: Tensor | None = None

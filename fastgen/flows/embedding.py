@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import nn as networks
+from ..nn.named import description_of, kind_of
 from .checks import at_least_one, check_context
 from .labels import ClassEmbedding
-from .named import description_of, kind_of
 
 
 class MLP(networks.MLP):

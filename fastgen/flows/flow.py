@@ -4,46 +4,78 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..nn.pretrained import Pretrained
 from .base import Distribution, StandardNormal
 from .batch import match_context, sample_shape
 from .bounds import Bounds
 from .checks import at_least_one, check_context
 from .elementwise import Dequantize, Logit, Standardise, UnitInterval
+from .embedding import build_embedding, describe_embedding
 from .labels import ClassEmbedding
 from .latent import arc, line
-from .transform import Composed, Transform
+from .registry import describe_base, described_base
+from .transform import Composed, Transform, build_transform, describe_transform
 
 # Transforms of data whose range is known, which come before a standardisation.
 TO_REAL_NUMBERS = (Bounds, Dequantize, Logit, UnitInterval)
 
 
-class Flow(nn.Module):
+class Flow(Pretrained):
     """The distribution of x = transform.inverse(z), z drawn from `base`.
 
-    log p(x) = log p_base(z) + log|det dz/dx| at z = transform(x) (Rezende & Mohamed 2015, equation 5).
+    log p(x) = log p_base(z) + log|det dz/dx| at z = transform(x) (Rezende & Mohamed 2015, equation 5). Base, transform and
+    embedding may be given as the descriptions that `config` holds.
+
+    Args:
+        standardise_context: the keyword arguments of the context's `Standardise`; None for none.
+        device, dtype: where all parts go; None: where they are.
 
     Attributes:
         base: the distribution of z.
         transform: data to noise, the whole composition.
         embedding: the network that transform and base see a context through, applied once per call; None: they see it as it is.
         standardise_context: what a context goes through before the embedding; None: nothing.
+        config: keyword arguments, as JSON knows them, that build the same flow again; its state_dict holds all numbers.
+            Raises TypeError where a part is of one's own.
         shape: (C, H, W) of images, whose rows base and transform see flat; None: the data are rows themselves.
     """
 
     discrete = False
     shape: tuple[int, int, int] | None = None
 
-    def __init__(self, base: Distribution, transform: Transform, embedding: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        base: Distribution | Mapping[str, Any],
+        transform: Transform | Mapping[str, Any],
+        embedding: nn.Module | Mapping[str, Any] | None = None,
+        *,
+        standardise_context: Mapping[str, Any] | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
-        self.base = base
-        self.transform = transform
-        self.embedding = embedding
-        self.standardise_context: Standardise | None = None
+        self.base = base if isinstance(base, Distribution) else described_base(base, device=device, dtype=dtype)
+        self.transform = build_transform(transform, device=device, dtype=dtype)
+        self.embedding = build_embedding(embedding, 1)
+        self.standardise_context = None if standardise_context is None else Standardise(**standardise_context)
+        if device is not None or dtype is not None:
+            self.to(device=device, dtype=dtype)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        seen = self.standardise_context
+        return {
+            "base": describe_base(self.base),
+            "transform": describe_transform(self.transform),
+            "embedding": describe_embedding(self.embedding),
+            "standardise_context": None if seen is None else seen.config,
+        }
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """`log_prob`, so that wrappers of modules (DistributedDataParallel) reach it."""

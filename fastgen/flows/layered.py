@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -40,7 +41,11 @@ class LayeredTransform(Transform):
         at_least_one(features=features, layers=layers)
         super().__init__()
         self.features, self.layers = features, layers
-        for name, value in self.initial().items():
+        # No numbers are drawn where there is no memory for them.
+        meta = device is not None and torch.device(device).type == "meta"
+        with torch.device("meta") if meta else contextlib.nullcontext():
+            initial = self.initial()
+        for name, value in initial.items():
             setattr(self, name, nn.Parameter(value.to(device=device, dtype=dtype or torch.get_default_dtype())))
 
     def initial(self) -> dict[str, Tensor]:
@@ -105,6 +110,10 @@ class LayeredFlow(StackFlow):
             standardise_context=False,
             **placed,
         )
+
+    @classmethod
+    def stacks_modules(cls, config: Mapping[str, Any]) -> bool:
+        return False
 
     @property
     def stack_config(self) -> dict[str, Any]:

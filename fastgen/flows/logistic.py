@@ -11,6 +11,7 @@ from torch import Tensor
 from ..ops import _check
 from ..reference.accumulate import accumulator
 from .base import Distribution
+from .batch import draw
 from .checks import at_least_one
 
 
@@ -39,7 +40,7 @@ class StandardLogistic(Distribution):
         self, shape: Sequence[int] = (), context: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
         dtype = accumulator(self.like.dtype)
-        uniform = torch.rand((*shape, self.features), dtype=dtype, device=self.like.device, generator=generator)
+        uniform = draw(torch.rand, (*shape, self.features), generator, dtype=dtype, device=self.like.device)
         # Zero, which `rand` may draw, would be a sample at -inf.
         return uniform.clamp(min=torch.finfo(dtype).eps / 4).logit().to(self.like.dtype)
 

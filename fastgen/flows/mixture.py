@@ -12,6 +12,7 @@ from ..ops import _check
 from ..ops.gaussian_log_prob import gaussian_log_prob
 from ..reference.accumulate import accumulator
 from .base import Distribution
+from .batch import draw
 from .checks import at_least_one
 
 
@@ -60,11 +61,11 @@ class MixtureOfNormals(Distribution):
     def sample(
         self, shape: Sequence[int] = (), context: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        options: dict[str, Any] = {"device": self.means.device, "generator": generator}
+        device = self.means.device
         below = self.weight_logits.to(accumulator(self.means.dtype)).softmax(0).cumsum(0)[:-1]
-        uniform = torch.rand(tuple(shape), dtype=below.dtype, **options)
+        uniform = draw(torch.rand, shape, generator, dtype=below.dtype, device=device)
         chosen = torch.searchsorted(below, uniform, right=True)
-        noise = torch.randn((*shape, self.features), dtype=self.means.dtype, **options)
+        noise = draw(torch.randn, (*shape, self.features), generator, dtype=self.means.dtype, device=device)
         return self.means[chosen] + noise * self.log_scales.exp()[chosen]
 
     def extra_repr(self) -> str:

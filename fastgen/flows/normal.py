@@ -13,7 +13,7 @@ from ..ops import _check
 from ..ops.gaussian_log_prob import gaussian_log_prob
 from .autoregressive import SCALE_MAP
 from .base import Distribution
-from .batch import match_context
+from .batch import draw, match_context
 from .checks import at_least_one, check_context
 from .embedding import MLP
 
@@ -110,5 +110,5 @@ class ConditionalDiagonalNormal(Distribution):
 
 
 def _scaled_noise(mean: Tensor, log_scale: Tensor, size: Sequence[int], generator: torch.Generator | None) -> Tensor:
-    noise = torch.randn(size, dtype=mean.dtype, device=mean.device, generator=generator)
+    noise = draw(torch.randn, size, generator, dtype=mean.dtype, device=mean.device)
     return mean + noise * log_scale.exp()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..nn.named import description_of, kind_of
 from .base import Distribution, StandardNormal
 from .bounds import Bounds
 from .elementwise import Dequantize, Logit, Standardise, UnitInterval
 from .logistic import StandardLogistic
 from .mixture import MixtureOfNormals
-from .named import description_of, kind_of
 from .normal import ConditionalDiagonalNormal, DiagonalNormal
 from .permutation import Permutation
 from .transform import Transform
@@ -65,6 +65,12 @@ def build_base(
     if base.features not in (None, features):
         raise ValueError(f"base: expected {features} features, found {base.features}")
     return base.to(**options)
+
+
+def described_base(base: Mapping[str, Any], **placed: Any) -> Distribution:
+    """One of BASES: its name under "base", and its arguments, sizes included."""
+    kind, options = kind_of(base, "base", "base", BASES)
+    return kind(**options, **placed)
 
 
 def describe_base(base: Distribution) -> dict[str, Any]:

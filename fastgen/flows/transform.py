@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from ..nn.named import kind_of
 from ..ops.gaussian_log_prob import gaussian_log_prob
 from ..reference.accumulate import accumulator
 from .checks import at_least_one
@@ -29,12 +31,27 @@ class Retraced(NamedTuple):
     log_det: Tensor
 
 
+# By name, the first of each: the transforms that a description can name.
+TRANSFORMS: dict[str, type[Transform]] = {}
+
+
 class Transform(nn.Module):
     """An invertible map of vectors with the logarithm of its Jacobian determinant.
 
     `forward` goes from data to noise, `inverse` back. Both take `log_det`, what the transforms before have summed up, and
     return it with their own added. A subclass gives `forward` and `inverse`.
+
+    Attributes:
+        config: keyword arguments, as JSON knows them, that build the same transform again; its state_dict holds all numbers.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        TRANSFORMS.setdefault(cls.__name__, cls)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        raise TypeError(f"transform: expected one that has a config, found {type(self).__name__}")
 
     @property
     def exact_inverse(self) -> bool:
@@ -76,6 +93,35 @@ class Transform(nn.Module):
         return Retraced((leaf,), *there(leaf, context))
 
 
+def build_transform(
+    transform: Transform | Mapping[str, Any],
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Transform:
+    """The transform itself, or one of TRANSFORMS: its name under "kind", and its arguments; on a device and of a dtype.
+
+    Raises ValueError for an unknown name, TypeError for what is no description.
+    """
+    placed: dict[str, Any] = {"device": device, "dtype": dtype}
+    if isinstance(transform, Transform):
+        return transform if device is None and dtype is None else transform.to(**placed)
+    kind, options = kind_of(transform, "transform", "kind", TRANSFORMS)
+    # Parameters are drawn on their device, which may be that of no memory.
+    own = inspect.signature(kind).parameters.values()
+    if any(parameter.name == "device" or parameter.kind is parameter.VAR_KEYWORD for parameter in own):
+        return kind(**options, **placed)
+    return kind(**options).to(**placed)
+
+
+def describe_transform(transform: Transform) -> dict[str, Any]:
+    """What `build_transform` makes the same transform from. Raises TypeError for one of one's own without a config."""
+    name = type(transform).__name__
+    if TRANSFORMS.get(name) is not type(transform):
+        raise TypeError(f"transform: expected a class whose name no other transform has, found {name}")
+    return {"kind": name, **transform.config}
+
+
 def spread_log_det(value: Tensor | float, x: Tensor, log_det: Tensor | None) -> Tensor:
     """A log_det that is the same for every row of x (..., D), added to `log_det` if given: (...)."""
     if log_det is None:
@@ -84,11 +130,21 @@ def spread_log_det(value: Tensor | float, x: Tensor, log_det: Tensor | None) -> 
 
 
 class Inverse(Transform):
-    """A transform with its two directions swapped."""
+    """A transform with its two directions swapped; it may be given as `build_transform` takes it."""
 
-    def __init__(self, transform: Transform) -> None:
+    def __init__(
+        self,
+        transform: Transform | Mapping[str, Any],
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
-        self.transform = transform
+        self.transform = build_transform(transform, device=device, dtype=dtype)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"transform": describe_transform(self.transform)}
 
     @property
     def exact_inverse(self) -> bool:
@@ -112,7 +168,7 @@ class Composed(Transform):
     of transforms. Inside a plain composition it stays what it is, as one transform.
 
     Args:
-        transforms: at least one; a reversible composition flattens those inside it.
+        transforms: at least one, each as `build_transform` takes it; a reversible composition flattens those inside it.
         reversible: whether inputs are rebuilt where gradients are needed; elsewhere there is nothing to keep. All transforms
             must have an exact inverse then, and take float32 or float64. There are no gradients of gradients.
         anchor_every: keeps the input of every n-th transform of a reversible composition too, so that errors of rebuilt
@@ -123,7 +179,15 @@ class Composed(Transform):
             reversible.
     """
 
-    def __init__(self, transforms: Iterable[Transform], *, reversible: bool = False, anchor_every: int | None = None) -> None:
+    def __init__(
+        self,
+        transforms: Iterable[Transform | Mapping[str, Any]],
+        *,
+        reversible: bool = False,
+        anchor_every: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.reversible, self.anchor_every = reversible, anchor_every
         if anchor_every is not None:
@@ -131,14 +195,20 @@ class Composed(Transform):
             if not reversible:
                 raise ValueError(f"anchor_every: expected None with reversible=False, found {anchor_every}")
         flat: list[Transform] = []
-        for i, transform in enumerate(transforms):
-            if not isinstance(transform, Transform):
-                raise TypeError(f"transforms[{i}]: expected a Transform, found {type(transform).__name__}")
+        for i, given in enumerate(transforms):
+            if not isinstance(given, Transform | Mapping):
+                raise TypeError(f"transforms[{i}]: expected a Transform, found {type(given).__name__}")
+            transform = build_transform(given, device=device, dtype=dtype)
             whole = not isinstance(transform, Composed) or (transform.reversible and not reversible)
             flat.extend([transform] if whole else cast(Composed, transform))
         if not flat:
             raise ValueError("transforms: expected at least one, found none")
         self.transforms = cast("Sequence[Transform]", nn.ModuleList(flat))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        own = {"reversible": self.reversible, "anchor_every": self.anchor_every}
+        return {"transforms": [describe_transform(transform) for transform in self.transforms], **own}
 
     def like(self, transforms: Iterable[Transform]) -> Composed:
         """Other transforms, composed in the same way."""

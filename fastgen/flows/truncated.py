@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..ops import _check
 from .batch import sample_shape
 from .box import Bound, Box
+from .checks import refuse_export
 from .flow import Flow, placed_like
 
 # Rows drawn at a time beyond those asked for, so that memory stays bounded.
@@ -106,6 +107,7 @@ class Truncated(nn.Module):
         shape = sample_shape(n)
         batch = () if context is None else context.shape[:-1]
         contexts = None if context is None else context.reshape(-1, context.shape[-1])
+        refuse_export("Truncated.sample", "the samples of its flow, for it draws as often as it has to,")
         samples, acceptance = self._reject(math.prod(shape), math.prod(batch), contexts, generator)
         self.acceptance = Acceptance(*(count.view(batch) for count in acceptance))
         return samples.view(*shape, *batch, self.box.features)

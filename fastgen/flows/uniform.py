@@ -12,6 +12,7 @@ from torch import Tensor
 from ..ops import _check
 from ..reference.accumulate import accumulator
 from .base import Distribution
+from .batch import draw
 from .box import Bound, Box
 
 
@@ -58,6 +59,6 @@ class Uniform(Distribution):
         self, shape: Sequence[int] = (), context: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
         low, high = self.box.low, self.box.high
-        uniform = torch.rand((*shape, self.features), dtype=low.dtype, device=low.device, generator=generator)
+        uniform = draw(torch.rand, (*shape, self.features), generator, dtype=low.dtype, device=low.device)
         # Rounding could take a sample past the upper bound.
         return torch.minimum(low + (high - low) * uniform, high)

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..flows import Bounds, Composed, Logit, Standardise, Transform, UnitInterval
 from ..flows.batch import match_context, sample_shape
 from ..flows.registry import described, preprocessing
 from ..nn import MADE
 from ..nn.made import Reordered
+from ..nn.pretrained import Pretrained
 from ..ops import _check, autoregressive_sample
 from ..reference.accumulate import accumulator
 from .conditionals import Conditional
@@ -24,7 +25,7 @@ from .patterns import distinct_rows, expand_observed, observed_first
 ELEMENTWISE = (Bounds, Logit, Standardise, UnitInterval)
 
 
-class AutoregressiveDensity(nn.Module):
+class AutoregressiveDensity(Pretrained):
     """p(x) = prod_i p(x_i | the features before i), the parameters of each conditional from a MADE.
 
     Germain et al. 2015, "MADE: Masked Autoencoder for Distribution Estimation". With several masks it is a family of such

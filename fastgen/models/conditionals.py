@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..flows.autoregressive import SCALE_MAP
+from ..flows.batch import draw
 from ..ops import (
     ConditionalSampler,
     MaskedNetwork,
@@ -80,7 +81,7 @@ class Conditional(ABC):
         self, shape: Sequence[int], dtype: torch.dtype, device: torch.device, generator: torch.Generator | None
     ) -> Tensor:
         """The random numbers (*shape, Q) that `sampler` takes."""
-        return torch.rand((*shape, self.sampler.numbers), dtype=dtype, device=device, generator=generator)
+        return draw(torch.rand, (*shape, self.sampler.numbers), generator, dtype=dtype, device=device)
 
     def sample(
         self, noise: Tensor, network: MaskedNetwork, params: Sequence[Tensor | None], **options: Any
@@ -140,7 +141,7 @@ class Gaussian(Conditional):
     def noise(
         self, shape: Sequence[int], dtype: torch.dtype, device: torch.device, generator: torch.Generator | None
     ) -> Tensor:
-        return torch.randn((*shape, self.sampler.numbers), dtype=dtype, device=device, generator=generator)
+        return draw(torch.randn, (*shape, self.sampler.numbers), generator, dtype=dtype, device=device)
 
     def sample(
         self, noise: Tensor, network: MaskedNetwork, params: Sequence[Tensor | None], **options: Any
@@ -181,8 +182,8 @@ class Mixture(Conditional):
     def noise(
         self, shape: Sequence[int], dtype: torch.dtype, device: torch.device, generator: torch.Generator | None
     ) -> Tensor:
-        uniform = torch.rand(tuple(shape), dtype=dtype, device=device, generator=generator)
-        normal = torch.randn(tuple(shape), dtype=dtype, device=device, generator=generator)
+        uniform = draw(torch.rand, tuple(shape), generator, dtype=dtype, device=device)
+        normal = draw(torch.randn, tuple(shape), generator, dtype=dtype, device=device)
         return torch.stack([uniform, normal], -1)
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..flows.batch import draw
 from ..nn.mlp import MLP
 from ..ops import bernoulli_log_prob, discretized_logistic_log_prob, gaussian_log_prob
 
@@ -77,7 +78,7 @@ class BernoulliDecoder(Decoder):
     @torch.no_grad()
     def sample(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         mean = self.mean(z)
-        return (torch.rand(mean.shape, dtype=mean.dtype, device=mean.device, generator=generator) < mean).to(mean.dtype)
+        return (draw(torch.rand, mean.shape, generator, dtype=mean.dtype, device=mean.device) < mean).to(mean.dtype)
 
 
 class _Located(Decoder):
@@ -116,7 +117,7 @@ class GaussianDecoder(_Located):
     @torch.no_grad()
     def sample(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         mean, log_scale = self.moments(z)
-        noise = torch.randn(mean.shape, dtype=mean.dtype, device=mean.device, generator=generator)
+        noise = draw(torch.randn, mean.shape, generator, dtype=mean.dtype, device=mean.device)
         return mean + log_scale.exp() * noise
 
 
@@ -156,7 +157,7 @@ class DiscretizedLogisticDecoder(_Located):
     @torch.no_grad()
     def sample(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         mean, log_scale = self.moments(z)
-        uniform = torch.rand(mean.shape, dtype=mean.dtype, device=mean.device, generator=generator)
+        uniform = draw(torch.rand, mean.shape, generator, dtype=mean.dtype, device=mean.device)
         x = mean + log_scale.exp() * uniform.logit()
         return (x * (self.levels - 1)).round().clamp(0, self.levels - 1)
 

@@ -7,16 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..flows import Composed, Transform
-from ..flows.batch import sample_shape
+from ..flows.batch import draw, sample_shape
 from ..flows.registry import described, preprocessing
 from ..nn.checks import check_counts, check_widths
 from ..nn.mlp import MLP
+from ..nn.pretrained import Pretrained
 from ..ops import _check
 from .decoders import DECODERS, Decoder
-from .posteriors import GaussianPosterior, IAFPosterior, PlanarPosterior, RadialPosterior
+from .posteriors import AMORTISED, GaussianPosterior, IAFPosterior, PlanarPosterior, RadialPosterior
 
 POSTERIORS = ("gaussian", "planar", "radial", "iaf")
 
@@ -24,7 +25,7 @@ POSTERIORS = ("gaussian", "planar", "radial", "iaf")
 ESTIMATE_ROWS = 1 << 13
 
 
-class VAE(nn.Module):
+class VAE(Pretrained):
     """p(x) = integral of p(x | z) N(z; 0, I) dz, trained on a bound that a second network, of q(z | x), makes tractable.
 
     Kingma & Welling 2014, "Auto-Encoding Variational Bayes". All bounds are per row, in nats: the log-likelihood of a row
@@ -120,6 +121,11 @@ class VAE(nn.Module):
             "preprocess": [described(t) for t in self.preprocess or ()],
         }
 
+    @classmethod
+    def stacks_modules(cls, config: Mapping[str, Any]) -> bool:
+        # The encoder gives their parameters.
+        return config.get("posterior") not in AMORTISED
+
     def forward(self, x: Tensor) -> Tensor:
         """`objective`, so that wrappers of modules (DistributedDataParallel) reach it."""
         return self.objective(x)
@@ -193,7 +199,7 @@ class VAE(nn.Module):
         """
         weight = self.encoder.layers[0].weight
         size = (*sample_shape(n), self.latent_features)
-        z = torch.randn(size, dtype=weight.dtype, device=weight.device, generator=generator)
+        z = draw(torch.randn, size, generator, dtype=weight.dtype, device=weight.device)
         return self.decode(z) if mean else self._unseen(self.decoder.sample(z, generator))
 
     def decode(self, z: Tensor) -> Tensor:

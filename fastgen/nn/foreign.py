@@ -1,8 +1,9 @@
-"""Masked networks whose masks were made elsewhere, described by degrees."""
+"""Masked networks that were made elsewhere: out of their masks, and as JSON knows them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,28 @@ def network_of_masks(
         for i, (activation, residual) in enumerate(zip(activations, residuals, strict=True))
     ]
     return MaskedNetwork(tuple(layers), direct=direct is not None, outputs=outputs)
+
+
+def describe_network(network: MaskedNetwork) -> dict[str, Any]:
+    """What `described_network` makes the same network from: the degrees of all levels, and of each layer the rest."""
+    return {
+        "degrees": [list(network.layers[0].in_degrees), *(list(layer.out_degrees) for layer in network.layers)],
+        "strict": [layer.strict for layer in network.layers],
+        "activations": [layer.activation for layer in network.layers],
+        "residuals": [layer.residual for layer in network.layers],
+        "direct": network.direct,
+        "outputs": network.outputs,
+    }
+
+
+def described_network(description: Mapping[str, Any]) -> MaskedNetwork:
+    """The network of a description. Raises ValueError, TypeError or KeyError where it is none."""
+    degrees = [tuple(map(int, level)) for level in description["degrees"]]
+    each = zip(description["strict"], description["activations"], description["residuals"], strict=True)
+    layers = [MaskedLayer(degrees[i], degrees[i + 1], *own) for i, own in enumerate(each)]
+    if len(degrees) != len(layers) + 1:
+        raise ValueError(f"degrees: expected those of {len(layers) + 1} levels, found {len(degrees)}")
+    return MaskedNetwork(tuple(layers), direct=description["direct"], outputs=description["outputs"])
 
 
 def _dependencies(masks: Sequence[Tensor], residuals: Sequence[int | None], direct: Tensor | None, outputs: int) -> Tensor:

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import MaskedLayer, MaskedNetwork, NetworkPlan, make_network_plan, masked_mlp
-from ..reference import activation_name
+from ..ops._autoregressive import check_autoregressive
+from ..reference import ACTIVATIONS, activation_name
 from .checks import check_counts, check_widths
 from .context import context_terms
 from .degrees import draw_seed, fan_in, feature_degrees, hidden_degrees, random_permutation
+from .foreign import describe_network, described_network
 from .linear import MaskedLinear
 from .planned import Planned
 
@@ -56,6 +58,9 @@ class MADE(Planned[tuple[NetworkPlan, ...]]):
         residual: a first layer, then blocks x + W2 act(W1 act(x) + b1) + b2 (He et al. 2016, pre-activation).
         masks: how many, at least 1. With several, a random order and random hidden degrees are drawn for each; one of the
             two has to be random.
+        context_activation: the activation of the context's linear map, which has a bias then; "identity": none of both.
+        network: a network from elsewhere, as `network_of_masks` makes it, or its description: what it says of hidden layers,
+            activations, order, degrees, direct connections and residual blocks is said by no other argument then.
         seed: what random orders and degrees follow; None draws one from torch's generator. Parameters are drawn from
             torch's generator always.
 
@@ -83,6 +88,8 @@ class MADE(Planned[tuple[NetworkPlan, ...]]):
         direct: bool = False,
         residual: bool = False,
         masks: int = 1,
+        context_activation: str = "identity",
+        network: MaskedNetwork | Mapping[str, Any] | None = None,
         seed: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -91,6 +98,10 @@ class MADE(Planned[tuple[NetworkPlan, ...]]):
         check_counts(1, features=features, outputs=outputs, inputs=inputs, masks=masks)
         check_counts(0, context_features=context_features)
         check_widths(hidden_features, residual)
+        self.context_activation = activation_name(context_activation)
+        if network is not None:
+            network = network if isinstance(network, MaskedNetwork) else described_network(network)
+            _expect_fit(network, features, outputs, inputs, masks)
         random_order = isinstance(order, str) and order == "random"
         random_degrees = hidden_degrees == "random"
         if masks > 1 and not (random_order or (random_degrees and hidden_features)):
@@ -112,7 +123,14 @@ class MADE(Planned[tuple[NetworkPlan, ...]]):
             "masks": masks,
             "seed": seed,
         }
-        self.orders, self.networks = self._draw_masks(random.Random(seed))
+        if network is None:
+            self.orders, self.networks = self._draw_masks(random.Random(seed))
+        else:
+            sizes = {name: self.config[name] for name in ("features", "context_features", "outputs", "inputs", "masks")}
+            self.config = {**sizes, "network": describe_network(network)}
+            self.orders, self.networks = (torch.tensor(network.layers[0].in_degrees[::inputs]),), (network,)
+        if self.context_activation != "identity":
+            self.config["context_activation"] = self.context_activation
         self.degrees, self.network = self.orders[0], self.networks[0]
         self._build(context_features, device, dtype)
         self._replan()
@@ -136,7 +154,9 @@ class MADE(Planned[tuple[NetworkPlan, ...]]):
         self.direct = layer(inputs, outputs, True, bias=False) if self.network.direct else None
         first_width = len(described[0].out_degrees)
         self.context = (
-            nn.Linear(context_features, first_width, bias=False, device=device, dtype=dtype) if context_features else None
+            nn.Linear(context_features, first_width, bias=self.context_activation != "identity", device=device, dtype=dtype)
+            if context_features
+            else None
         )
         if len(self.networks) > 1:
             self._average_fan_in()
@@ -175,7 +195,8 @@ class MADE(Planned[tuple[NetworkPlan, ...]]):
 
     def context_terms(self, context: Tensor | None) -> Tensor | None:
         """A context's part (..., H) of the first layer, which serves any number of calls of `evaluate`."""
-        return context_terms(self.context, context)
+        terms = context_terms(self.context, context)
+        return terms if terms is None else ACTIVATIONS[self.context_activation](terms)
 
     def evaluate(self, x: Tensor, context_terms: Tensor | None, mask: int | Reordered = 0) -> Tensor:
         """The outputs (..., D, P) for x (..., D C) and what `context_terms` made of a context.
@@ -212,6 +233,14 @@ class MADE(Planned[tuple[NetworkPlan, ...]]):
     def extra_repr(self) -> str:
         sizes = f"features={self.features}, context_features={self.context_features}, outputs={self.outputs}"
         return f"{sizes}, inputs={self.inputs}, masks={len(self.networks)}"
+
+
+def _expect_fit(network: MaskedNetwork, features: int, outputs: int, inputs: int, masks: int) -> None:
+    """Raises ValueError unless the network is one of an autoregressive model of these sizes."""
+    check_autoregressive(network, outputs, inputs)
+    if network.features != features * inputs or masks != 1:
+        found = f"{network.features} with masks={masks}"
+        raise ValueError(f"network: expected {features * inputs} inputs and one mask, found {found}")
 
 
 def _hidden(config: Mapping[str, Any], shuffled: bool, rng: random.Random) -> list[Tensor]:

@@ -27,6 +27,12 @@ class _Network(nn.Module):
         self.activation = activation_name(activation)
         self.context = nn.Linear(context_features, width, bias=False, **placed) if context_features else None
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """Keyword arguments, as JSON knows them, that build the same network again; its state_dict holds all numbers."""
+        context = 0 if self.context is None else self.context.in_features
+        return {"activation": self.activation, "context_features": context}
+
 
 class _Residual(_Network):
     """A first layer, blocks of two and a last layer: x + outer(act(inner(act(x)))) each block, He et al. 2016."""
@@ -91,6 +97,12 @@ class MLP(_Network):
             # Without hidden layers the context reaches the answer directly.
             _zero(layers[-1], self.context if len(layers) == 1 else None)
 
+    @property
+    def config(self) -> dict[str, Any]:
+        hidden = [layer.out_features for layer in self.layers[:-1]]
+        sizes = {"in_features": self.in_features, "out_features": self.out_features}
+        return {**sizes, "hidden_features": hidden, **super().config}
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """x (..., in_features) and context (..., F), its batch broadcastable to x's, -> (..., out_features).
 
@@ -150,6 +162,12 @@ class ResidualMLP(_Residual):
         )
         self.in_features, self.out_features = in_features, out_features
 
+    @property
+    def config(self) -> dict[str, Any]:
+        hidden = [self.first.out_features] * len(self.blocks)
+        sizes = {"in_features": self.in_features, "out_features": self.out_features}
+        return {**sizes, "hidden_features": hidden, **super().config}
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """As that of `MLP`."""
         terms = context_terms(self.context, context)
@@ -199,6 +217,11 @@ class ConvNet(_Residual):
             context_features=context_features,
             placed=placed,
         )
+
+    @property
+    def config(self) -> dict[str, Any]:
+        sizes = {"channels_in": self.first.in_channels, "channels_out": self.last.out_channels}
+        return {**sizes, "hidden_channels": self.first.out_channels, "blocks": len(self.blocks), **super().config}
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """x (..., channels_in, H, W) and context (..., F), its batch broadcastable to x's, -> (..., channels_out, H, W).

@@ -40,8 +40,9 @@ from ..models import (
     MixtureMADE,
 )
 from ..models.decoders import DiscretizedLogisticDecoder
+from ..nn.pretrained import Pretrained
 
-MODELS: dict[str, type[nn.Module]] = {
+MODELS: dict[str, type[Pretrained]] = {
     "maf": MAF,
     "iaf": IAF,
     "nice": NICE,

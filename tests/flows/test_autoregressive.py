@@ -17,6 +17,7 @@ OPTIONS = [
     {"order": "random", "hidden_degrees": "random", "direct": True},
     {"order": "reversed", "residual": True, "scale_map": ScaleMap("tanh", c=2.0)},
     {"scale_map": ScaleMap("softplus", eps=1e-3)},
+    {"form": "divide", "order": "random", "context_activation": "tanh"},
 ]
 
 
@@ -42,6 +43,20 @@ def test_forward_is_the_formula(randomised) -> None:  # type: ignore[no-untyped-
     z, log_det = t(x)
     torch.testing.assert_close(z, (x - shift) / s.exp(), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(log_det, -s.sum(-1), rtol=1e-12, atol=1e-12)
+
+
+def test_the_form_that_divides_is_its_formula(randomised) -> None:  # type: ignore[no-untyped-def]
+    t = randomised(transform(form="divide", context_features=2, context_activation="tanh"))
+    x, context = torch.randn(5, 4, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
+    made = t.made
+    assert made.context is not None and made.context.bias is not None
+    shift, raw = made.evaluate(x, made.context(context).tanh()).unbind(-1)
+    s = t.scale_map(raw)
+    z, log_det = t(x, context)
+    torch.testing.assert_close(z, x * s.exp() + shift, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(log_det, s.sum(-1), rtol=1e-12, atol=1e-12)
+    expected = -0.5 * (z**2 + math.log(2 * math.pi)).sum(-1) + log_det
+    torch.testing.assert_close(t.normal_log_prob(x, context), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_the_inverse_is_the_loop_over_features(randomised) -> None:  # type: ignore[no-untyped-def]

@@ -9,23 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from fastgen.flows import Composed, MaskedAutoregressiveTransform, Permutation, Transform
-from fastgen.ops import ScaleMap, affine_autoregressive
+from fastgen.ops import ScaleMap
 
 # Where the hidden width is a multiple of the number of degrees, ours are the others' round-robin degrees in order.
 FEATURES, HIDDEN = 6, 30
 
 
-class ScaleAndShift(MaskedAutoregressiveTransform):
-    """z = x e^s + shift, as other libraries have it, where fastgen's divides."""
-
-    normal_log_prob = Transform.normal_log_prob
-
-    def forward(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        shift, log_scale = self.made(x, context).unbind(-1)
-        return affine_autoregressive(x, shift, log_scale, inverse=True, scale_map=self.scale_map, log_det=log_det)
-
-
-def copy_layers(ours: ScaleAndShift, theirs: list[nn.Linear], out_order: Tensor) -> None:
+def copy_layers(ours: MaskedAutoregressiveTransform, theirs: list[nn.Linear], out_order: Tensor) -> None:
     """Copies weights and biases, hidden units sorted by degree, the outputs of the last layer in `out_order`."""
     units = torch.arange(ours.made.features)
     with torch.no_grad():
@@ -59,11 +49,12 @@ def test_equals_zuko(context_features: int, zuko) -> None:  # type: ignore[no-un
     theirs = zuko.flows.MAF(FEATURES, context_features, transforms=3, hidden_features=(HIDDEN, HIDDEN)).double()
     blocks = []
     for i, transform in enumerate(theirs.transform.transforms):
-        block = ScaleAndShift(
+        block = MaskedAutoregressiveTransform(
             FEATURES,
             hidden_features=(HIDDEN, HIDDEN),
             context_features=context_features,
             order="reversed" if i % 2 else "natural",
+            form="divide",
         ).double()
         layers = [layer for layer in transform.hyper if isinstance(layer, nn.Linear)]
         if context_features:
@@ -92,11 +83,12 @@ def test_equals_nflows(residual: bool, nflows: ModuleType) -> None:
             ours.append(Permutation.reverse(FEATURES))
             continue
         net = transform.autoregressive_net
-        block = ScaleAndShift(
+        block = MaskedAutoregressiveTransform(
             FEATURES,
             hidden_features=(HIDDEN,) * (2 if residual else 3),
             residual=residual,
             scale_map=ScaleMap("softplus", eps=1e-3),
+            form="divide",
         ).double()
         inner = [layer for b in net.blocks for layer in (b.linear_layers if residual else [b.linear])]
         copy_layers(block, [net.initial_layer, *inner, net.final_layer], swapped)

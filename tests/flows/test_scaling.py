@@ -12,6 +12,7 @@ DOUBLE = torch.float64
 
 @pytest.mark.parametrize("features", [1, 4])
 def test_log_det_and_inverse(features: int, randomised, check_transform) -> None:  # type: ignore[no-untyped-def]
+    check_transform(randomised(Scaling(features, shift=True)), torch.randn(3, features, dtype=DOUBLE))
     check_transform(randomised(Scaling(features)), torch.randn(3, features, dtype=DOUBLE))
 
 
