@@ -17,6 +17,7 @@ from .demo import demo
 from .describe import data
 from .doctor import doctor
 from .errors import Stopped, UserError
+from .estimate import estimate
 from .evaluate import evaluate
 from .plot import plot
 from .sample import sample
@@ -30,6 +31,7 @@ app.command("plot")(plot)
 app.add_typer(data, name="data")
 app.command("doctor")(doctor)
 app.command("demo")(demo)
+app.command("estimate")(estimate)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,162 @@
+"""python -m fastgen.bench.scaling: time and memory of a training step of every model against its sizes.
+
+Around one middle size features, width, depth and batch each go through a range. All sizes of a range are timed in turns, so
+that the machine's drift cancels in the exponents; memory is what the log-density and its gradients take beyond what they
+return, in a process of its own. Before any of it the model's results are checked against the definitions, in float64.
+
+Work: counted by walking the step, see step_count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastgen import backends
+
+from . import report
+from .case import OURS, relative_error
+from .environment import environment
+from .estimate import Device, device_of, measured_ceilings
+from .exponents import fit
+from .measure import Row, WrongResult
+from .memory import peak_bytes
+from .sizes import series, shape_of
+from .step_count import count_step
+from .steps import training_step, value_and_gradients
+from .swept_models import MODELS, Sizes
+from .timing import interleave, summarise
+
+MIDDLE = Sizes(features=64, width=128, depth=4, batch=256)
+# By whether the run is quick.
+RANGES = {
+    True: {"features": (16, 64, 256), "width": (64, 128, 256), "depth": (2, 4, 8), "batch": (64, 256, 1024)},
+    False: {
+        "features": (8, 16, 32, 64, 128, 256),
+        "width": (32, 64, 128, 256, 512, 1024),
+        "depth": (1, 2, 4, 8, 16),
+        "batch": (32, 128, 512, 2048, 8192),
+    },
+}
+_SECONDS = {True: 0.1, False: 4.0}
+_MEMORY_AXES = {True: ("depth",), False: Sizes._fields}
+_CHECKED = Sizes(features=6, width=16, depth=2, batch=16)
+# Relative, of float64 through a few transforms.
+_AGREEMENT = 1e-9
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m fastgen.bench.scaling", description="Measures cost against size.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"models: {'; '.join(MODELS)}")
+    parser.add_argument("--quick", action="store_true", help="three sizes of each, memory against depth alone: two minutes")
+    parser.add_argument("--threads", type=int, help="threads of torch and of fastgen's kernels")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in MODELS]
+    if unknown:
+        parser.error(f"NAME: expected one of {', '.join(MODELS)}, found {unknown[0]}")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    ceilings = measured_ceilings("cpu", torch.float32)
+    device = device_of(ceilings, "float32")
+    rows: list[Row] = []
+    for name in options.names or MODELS:
+        found = list(measure(name, device, options.quick))
+        _show(found)
+        rows += found
+    if options.json:
+        report.write(options.json, {**environment("cpu"), "ceilings": ceilings}, rows)
+    return 0
+
+
+def measure(name: str, device: Device, quick: bool) -> Iterator[Row]:
+    """The rows of a model. Raises WrongResult before anything is timed when its results are not what they should be."""
+    error = check(name)
+    for axis in MODELS[name].axes():
+        swept = {size: MIDDLE._replace(**{axis: size}) for size in RANGES[quick][axis]}
+        yield from _times(name, axis, swept, device, error, quick)
+        if axis in _MEMORY_AXES[quick]:
+            yield from _memory(name, axis, swept)
+
+
+def check(name: str) -> float:
+    """The relative error of the log-density and its gradients against the definitions, in float64."""
+    torch.manual_seed(0)
+    model, rows = MODELS[name].build(_CHECKED, dtype=torch.float64), MODELS[name].rows(_CHECKED).double()
+    found = []
+    for backend in ("auto", "reference"):
+        torch.manual_seed(1)
+        with backends.use(backend):
+            found.append(value_and_gradients(list(model.parameters()), model, rows))
+    error = relative_error(*found)
+    if not error <= _AGREEMENT:
+        raise WrongResult(f"{name}, step: relative error {error:.1e}, at most {_AGREEMENT:.1e} expected")
+    return error
+
+
+def _times(name: str, axis: str, swept: dict[int, Sizes], device: Device, error: float, quick: bool) -> Iterator[Row]:
+    steps = {str(size): _step(name, sizes) for size, sizes in swept.items()}
+    times = interleave(steps, seconds=_SECONDS[quick])
+    for size, sizes in swept.items():
+        milliseconds = summarise([1e3 * t for t in times[str(size)]])
+        roof, bound = _roof(name, sizes, device)
+        share = roof / milliseconds.median
+        limits = {"roof": roof, "bound": bound, "share": share, "error": error}
+        yield _row(name, "step", axis, size, "time", *milliseconds, **limits)
+
+
+def _step(name: str, sizes: Sizes) -> Callable[[], None]:
+    model = MODELS[name].build(sizes)
+    return training_step(model, model, MODELS[name].rows(sizes), fused=True)
+
+
+def _roof(name: str, sizes: Sizes, device: Device) -> tuple[float, str]:
+    count = count_step(MODELS[name].build(sizes, device="meta"), sizes.batch, sizes.features)
+    works = [*count.forward, *count.backward, count.optimizer]
+    arithmetic = sum(work.flops / device.rate for work in works)
+    transfer = sum(work.bytes / device.bandwidth(work.bytes) for work in works)
+    return 1e3 * device.seconds(works), "arithmetic" if arithmetic >= transfer else "bandwidth"
+
+
+def _memory(name: str, axis: str, swept: dict[int, Sizes]) -> Iterator[Row]:
+    # Two processes at a time: it is not time that they measure.
+    with ThreadPoolExecutor(2) as pool:
+        peaks = list(pool.map(lambda sizes: peak_bytes(partial(gradients, name, sizes)), swept.values()))
+    for (size, sizes), peak in zip(swept.items(), peaks, strict=True):
+        returned = sum(4 * p.numel() for p in MODELS[name].build(sizes, device="meta").parameters())
+        extra = max(0, peak - returned) / 2**20
+        yield _row(name, "gradients", axis, size, "extra memory", extra, extra, extra)
+
+
+def gradients(name: str, sizes: Sizes) -> Callable[[], object]:
+    """A call of the log-density and its gradients, with something small of the same kind behind it."""
+    model, rows = MODELS[name].build(sizes), MODELS[name].rows(sizes)
+    value_and_gradients(list(model.parameters()), model, rows[:8])
+    return partial(value_and_gradients, list(model.parameters()), model, rows)
+
+
+def _row(name: str, mode: str, axis: str, size: int, quantity: str, *numbers: float, **more: Any) -> Row:
+    rest = ", ".join(f"{other} {getattr(MIDDLE, other)}" for other in MODELS[name].axes() if other != axis)
+    where = "float32", "cpu", backends.cpu_variant() or "reference"
+    return Row(name, mode, shape_of(axis, size, rest), *where, OURS, quantity, *numbers, **more)
+
+
+def _show(rows: Sequence[Row]) -> None:
+    report.show(rows)
+    for key, points in series(rows).items():
+        law = fit({size: row.value for size, row in points.items()})
+        if law is not None:
+            what = f"{key.operation} {key.mode}, {key.quantity} against {key.axis}"
+            held = f"for {law.low} to {law.high}, the worst point off by {law.deviation:.0%}"
+            print(f"{what}: exponent {law.exponent:.2f} ± {law.error:.2f} {held}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
