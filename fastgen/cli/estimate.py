@@ -111,12 +111,11 @@ def _device(
     model: str,
     count: StepCount,
     dtype: str,
-    rate: float | None,
-    bandwidth: float | None,
+    given: tuple[float, float] | None,
     share: float | None,
     like: Path | None,
 ) -> tuple[Device, list[str]]:
-    """What the step runs on, and where its figures come from. Raises UserError."""
+    """What the step runs on, and where its figures come from; given: TFLOP/s and GB/s. Raises UserError."""
     from ..bench.estimate import measured_share
     from ..bench.report import read  # type: ignore[import-not-found]
 

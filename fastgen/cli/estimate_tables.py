@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 _GIGA, _MEBI = 1e9, 2**20
 
 
+def _number(value: float) -> str:
+    """Three digits; all of them from 1000 on."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column(columns[0])
@@ -26,9 +31,9 @@ def _table(title: str, *columns: str) -> Table:
 def memory_table(found: Estimate, gpus: int) -> Table:
     table = _table("memory of each GPU", "what", "MiB", "")
     for what, size, how in _parts(found, gpus):
-        table.add_row(what, f"{size / _MEBI:,.2f}", how)
+        table.add_row(what, _number(size / _MEBI), how)
     table.add_section()
-    table.add_row("at the worst moment", f"{found.peak / _MEBI:,.2f}", "all of it, less what is freed before")
+    table.add_row("at the worst moment", _number(found.peak / _MEBI), "all of it, less what is freed before")
     return table
 
 
@@ -37,10 +42,10 @@ def _parts(found: Estimate, gpus: int) -> Iterator[tuple[str, float, str]]:
     yield "gradients", found.gradients, ""
     if gpus > 1:
         yield "buckets", found.buckets, "a second copy of the gradients, to be sent"
-    yield "optimiser", found.optimizer, "Adam: two moments"
+    yield "moments", found.optimizer, "two, Adam's"
     yield "rows", found.rows, "of one batch"
     yield "saved", found.saved, "from the forward for the backward pass"
-    yield "workspace", found.workspace, "of the operation that takes most, beyond the others"
+    yield "workspace", found.workspace, "of the worst moment, beyond the others"
 
 
 def time_table(found: Estimate, count: StepCount, gpus: int) -> Table:
@@ -48,13 +53,13 @@ def time_table(found: Estimate, count: StepCount, gpus: int) -> Table:
     works = (("forward", found.forward, count.forward), ("backward", found.backward, count.backward))
     for what, seconds, work in (*works, ("optimiser", found.update, [count.optimizer])):
         flops = sum(w.flops for w in work) / _GIGA
-        table.add_row(what, f"{1e3 * seconds:,.3g}", f"{len(work)} operations, {flops:,.4g} GFLOP" if flops else "")
+        table.add_row(what, _number(1e3 * seconds), f"{len(work)} operations, {_number(flops)} GFLOP" if flops else "")
     if gpus > 1:
-        table.add_row("all-reduce", f"{1e3 * found.all_reduce:,.3g}", "of the gradients")
+        table.add_row("all-reduce", _number(1e3 * found.all_reduce), "of the gradients")
     table.add_section()
     hidden, exposed = found.step
-    told = "to " + f"{1e3 * exposed:,.3g}, the all-reduce hidden behind the backward pass or not at all" if gpus > 1 else ""
-    table.add_row("step", f"{1e3 * hidden:,.3g}", told)
+    told = f"to {_number(1e3 * exposed)}: the all-reduce hidden by the backward pass, or not" if gpus > 1 else ""
+    table.add_row("step", _number(1e3 * hidden), told)
     return table
 
 
