@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from .case import OURS
 from .exponents import fit
 from .measure import Row
 from .plot_style import plain_numbers, style
@@ -23,10 +24,11 @@ def against_size(quantity: str, found: Curves) -> Figure:
     """Cost against each size on logarithmic axes, a panel for each axis, a line for each model and its exponent."""
     axes = [axis for axis in AXES if any(key.axis == axis for key in found)]
     models = list(dict.fromkeys(key.operation for key in found))
-    figure = Figure(figsize=(4.6 * len(axes) + 0.4, 5.6), layout="constrained")
+    columns = min(2, len(axes))
+    figure = Figure(figsize=(5.6 * columns, 5.2 * -(-len(axes) // columns) + 0.4), layout="constrained")
     what = "training step" if quantity == "time" else "memory of the gradients"
     figure.suptitle(f"fastgen: {what} against size, and the exponents of the power laws", fontsize=11)
-    for ax, axis in zip(figure.subplots(1, len(axes), squeeze=False)[0], axes, strict=True):
+    for ax, axis in zip(_panels(figure, len(axes), columns), axes, strict=True):
         for key, points in found.items():
             if key.axis == axis:
                 i = models.index(key.operation)
@@ -60,28 +62,33 @@ def _size_axes(ax: Axes, axis: str, label: str, sizes: Iterable[int]) -> None:
 
 
 def against_depth(found: Curves) -> Figure:
-    """Memory against depth, a panel for each model and size, a line for each candidate."""
-    panels = list(dict.fromkeys((key.operation, key.rest) for key in found))
-    columns = min(4, len(panels))
-    lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.4 * columns + 0.4, 3.6 * lines + 0.5), layout="constrained")
+    """Memory against depth, a panel for all that is of one size else, a line for each model and candidate."""
+    panels = list(dict.fromkeys(key.rest for key in found))
+    columns = min(2, len(panels))
+    figure = Figure(figsize=(5.6 * columns, 4.4 * -(-len(panels) // columns) + 0.4), layout="constrained")
     figure.suptitle("memory against depth", fontsize=11)
-    spots = figure.subplots(lines, columns, squeeze=False).flat
-    names = list(dict.fromkeys(key.candidate for key in found))
-    for ax, (operation, rest) in zip(spots, panels, strict=False):
-        own = {key: points for key, points in found.items() if (key.operation, key.rest) == (operation, rest)}
+    names = list(dict.fromkeys((key.operation, key.candidate) for key in found))
+    for ax, rest in zip(_panels(figure, len(panels), columns), panels, strict=True):
+        own = {key: points for key, points in found.items() if key.rest == rest}
+        alone = all(key.candidate == OURS for key in own)
         for key, points in own.items():
-            _line(ax, points, names.index(key.candidate), key.candidate)
-        sizes = {size for points in own.values() for size in points}
+            label = key.operation if alone else f"{key.operation}: {key.candidate}"
+            _line(ax, points, names.index((key.operation, key.candidate)), label)
+        sizes = sorted({size for points in own.values() for size in points})
         ax.set_ylim(0, None)
-        ax.set_title(f"{operation}, {rest}", fontsize=9)
-        ax.set_xticks(sorted(sizes), [str(size) for size in sorted(sizes)], fontsize=8)
+        ax.set_title(rest, fontsize=9)
+        ax.set_xticks(sizes, [str(size) for size in sizes], fontsize=8)
         ax.set_xlabel(_AXIS_NAMES["depth"], fontsize=9)
         ax.set_ylabel("extra memory, MiB", fontsize=9)
         ax.tick_params(labelsize=8)
         ax.grid(alpha=0.3)
-        if len(own) > 1:
-            ax.legend(fontsize=8, frameon=False)
-    for ax in figure.axes[len(panels) :]:
-        ax.remove()
+        ax.legend(fontsize=8, frameon=False)
     return figure
+
+
+def _panels(figure: Figure, count: int, columns: int) -> list[Axes]:
+    """As many axes as asked for, row by row; what is left of the last row stays empty."""
+    panels = list(figure.subplots(-(-count // columns), columns, squeeze=False).flat)
+    for ax in panels[count:]:
+        ax.remove()
+    return panels[:count]

@@ -62,9 +62,9 @@ def _bar(ax: Axes, y: float, row: Row, colour: str) -> None:
     if row.target:
         ax.plot(row.target, y, zorder=4, **_TARGET)  # type: ignore[arg-type]
     # In a column of their own no number is in the way of a bar; those that are lost stand out.
-    number = f"{row.ratio:.0f}" if row.ratio >= 100 else f"{row.ratio:.2f}"
+    number = f"{row.ratio:.{2 - (row.ratio >= 10) - (row.ratio >= 100)}f}"
     colour = "#D55E00" if row.ratio < 1 else "black"
-    ax.annotate(number, (1.045, y), xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=8, color=colour)
+    ax.annotate(number, (1.05, y), xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=8, color=colour)
 
 
 def _ratio_axis(ax: Axes, values: Sequence[float]) -> None:
