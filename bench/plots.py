@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -32,7 +33,7 @@ def draw(run: dict[str, Any], rows: Sequence[Row], folder: Path) -> list[Path]:
 def figures(run: dict[str, Any], rows: Sequence[Row]) -> Iterable[tuple[str, Figure]]:
     """The pictures by the names of their files."""
     for operation, own in _by_operation(row for row in rows if row.ratio is not None):
-        yield f"speedup-{operation.replace(' ', '-')}", speedups(operation, own, run.get("cpu_variant"))
+        yield f"speedup-{re.sub(r'[^0-9A-Za-z_]+', '-', operation)}", speedups(operation, own, run.get("cpu_variant"))
     for name, found in (("roofline", roofline(run, rows)), ("share-of-the-roof", shares(rows))):
         if found is not None:
             yield name, found

@@ -84,8 +84,8 @@ def shares(rows: Sequence[Row]) -> Figure | None:
     for bound, colour, marker in zip(BOUNDS, COLOURS, "os", strict=False):
         own = [row for row in ours if row.bound == bound]
         places = [names.index(f"{row.operation}, {row.mode}") for row in own]
-        found = [row.share for row in own]
-        ax.plot(found, places, marker, color=colour, alpha=0.75, markersize=5, label=f"limited by {bound}")  # type: ignore[arg-type]
+        found = [row.share or 0.0 for row in own]
+        ax.plot(found, places, marker, color=colour, alpha=0.75, markersize=5, label=f"limited by {bound}")
     ax.axvline(1, color="black", linewidth=1)
     ax.set_xscale("log")
     ax.set_yticks(range(len(names)), names, fontsize=8)

@@ -32,11 +32,11 @@ from .sizes import series, shape_of
 from .step_count import count_step
 from .steps import training_step, value_and_gradients
 from .swept_models import MODELS, Sizes
-from .timing import interleave, summarise
+from .timing import Summary, interleave, summarise
 
 MIDDLE = Sizes(features=64, width=128, depth=4, batch=256)
 # By whether the run is quick.
-RANGES = {
+RANGES: dict[bool, dict[str, tuple[int, ...]]] = {
     True: {"features": (16, 64, 256), "width": (64, 128, 256), "depth": (2, 4, 8), "batch": (64, 256, 1024)},
     False: {
         "features": (8, 16, 32, 64, 128, 256),
@@ -109,7 +109,7 @@ def _times(name: str, axis: str, swept: dict[int, Sizes], device: Device, error:
         roof, bound = _roof(name, sizes, device)
         share = roof / milliseconds.median
         limits = {"roof": roof, "bound": bound, "share": share, "error": error}
-        yield _row(name, "step", axis, size, "time", *milliseconds, **limits)
+        yield _row(name, "step", axis, size, "time", milliseconds, **limits)
 
 
 def _step(name: str, sizes: Sizes) -> Callable[[], None]:
@@ -132,7 +132,7 @@ def _memory(name: str, axis: str, swept: dict[int, Sizes]) -> Iterator[Row]:
     for (size, sizes), peak in zip(swept.items(), peaks, strict=True):
         returned = sum(4 * p.numel() for p in MODELS[name].build(sizes, device="meta").parameters())
         extra = max(0, peak - returned) / 2**20
-        yield _row(name, "gradients", axis, size, "extra memory", extra, extra, extra)
+        yield _row(name, "gradients", axis, size, "extra memory", Summary(extra, extra, extra))
 
 
 def gradients(name: str, sizes: Sizes) -> Callable[[], object]:
@@ -142,10 +142,10 @@ def gradients(name: str, sizes: Sizes) -> Callable[[], object]:
     return partial(value_and_gradients, list(model.parameters()), model, rows)
 
 
-def _row(name: str, mode: str, axis: str, size: int, quantity: str, *numbers: float, **more: Any) -> Row:
+def _row(name: str, mode: str, axis: str, size: int, quantity: str, found: Summary, **more: Any) -> Row:
     rest = ", ".join(f"{other} {getattr(MIDDLE, other)}" for other in MODELS[name].axes() if other != axis)
     where = "float32", "cpu", backends.cpu_variant() or "reference"
-    return Row(name, mode, shape_of(axis, size, rest), *where, OURS, quantity, *numbers, **more)
+    return Row(name, mode, shape_of(axis, size, rest), *where, OURS, quantity, *found, **more)
 
 
 def _show(rows: Sequence[Row]) -> None:

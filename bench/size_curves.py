@@ -23,7 +23,8 @@ Curves = Mapping[Series, Mapping[int, Row]]
 def against_size(quantity: str, found: Curves) -> Figure:
     """Cost against each size on logarithmic axes, a panel for each axis, a line for each model and its exponent."""
     axes = [axis for axis in AXES if any(key.axis == axis for key in found)]
-    models = list(dict.fromkeys(key.operation for key in found))
+    names = list(dict.fromkeys((key.operation, key.mode) for key in found))
+    several = len({mode for _, mode in names}) > 1
     columns = min(2, len(axes))
     figure = Figure(figsize=(5.6 * columns, 5.2 * -(-len(axes) // columns) + 0.4), layout="constrained")
     what = "training step" if quantity == "time" else "memory of the gradients"
@@ -31,8 +32,8 @@ def against_size(quantity: str, found: Curves) -> Figure:
     for ax, axis in zip(_panels(figure, len(axes), columns), axes, strict=True):
         for key, points in found.items():
             if key.axis == axis:
-                i = models.index(key.operation)
-                _line(ax, points, i, f"{key.operation} {_exponent(points)}")
+                name = f"{key.operation} {key.mode}" if several else key.operation
+                _line(ax, points, names.index((key.operation, key.mode)), f"{name} {_exponent(points)}")
         sizes = {size for key, points in found.items() if key.axis == axis for size in points}
         _size_axes(ax, axis, f"{quantity}, {UNITS[quantity]}", sizes)
         ax.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,7 +14,7 @@ from matplotlib.patches import Patch
 from .measure import Row
 from .plot_style import COLOURS, plain_numbers
 
-_TARGET = {"marker": "D", "color": "white", "markeredgecolor": "black", "markersize": 4, "linestyle": ""}
+_TARGET: dict[str, Any] = {"marker": "D", "color": "white", "markeredgecolor": "black", "markersize": 4, "linestyle": ""}
 
 
 def speedups(operation: str, rows: Sequence[Row], usual: str | None) -> Figure:
@@ -38,7 +39,7 @@ def speedups(operation: str, rows: Sequence[Row], usual: str | None) -> Figure:
     _ratio_axis(ax, [n for row in rows for n in (row.ratio, row.ratio_low, row.ratio_high, row.target) if n])
     ax.set_title(f"{operation}: what others take over what fastgen takes; above 1 fastgen is ahead", fontsize=10.5, loc="left")
     handles: list[Patch | Line2D] = [Patch(color=COLOURS[i % len(COLOURS)], label=name) for i, name in enumerate(names)]
-    handles += [Line2D([], [], label="target", **_TARGET)] * any(row.target for row in rows)  # type: ignore[arg-type]
+    handles += [Line2D([], [], label="target", **_TARGET)] * any(row.target for row in rows)
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 
@@ -60,7 +61,7 @@ def _bar(ax: Axes, y: float, row: Row, colour: str) -> None:
     if row.ratio_low and row.ratio_high and row.ratio_high > row.ratio_low:
         ax.plot([row.ratio_low, row.ratio_high], [y, y], color="black", linewidth=0.9)
     if row.target:
-        ax.plot(row.target, y, zorder=4, **_TARGET)  # type: ignore[arg-type]
+        ax.plot(row.target, y, zorder=4, **_TARGET)
     # In a column of their own no number is in the way of a bar; those that are lost stand out.
     number = f"{row.ratio:.{2 - (row.ratio >= 10) - (row.ratio >= 100)}f}"
     colour = "#D55E00" if row.ratio < 1 else "black"
