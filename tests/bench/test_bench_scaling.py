@@ -14,7 +14,7 @@ from fastgen import flows
 from fastgen.bench import report, scaling
 from fastgen.bench.case import OURS, Work
 from fastgen.bench.estimate import Device, device_of, estimate, measured_share
-from fastgen.bench.measure import Row, WrongResult
+from fastgen.bench.measure import Row
 from fastgen.bench.plots import figures
 from fastgen.bench.sizes import series
 from fastgen.bench.step_count import StepCount, count_step
@@ -32,7 +32,7 @@ def test_models_are_right_before_they_are_timed(name: str) -> None:
 def test_nothing_is_timed_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "relative_error", lambda *_: 1e-3)
     monkeypatch.setattr(scaling, "interleave", lambda *_, **__: pytest.fail("timed"))
-    with pytest.raises(WrongResult, match="MAF, step: relative error"):
+    with pytest.raises(scaling.WrongResult, match="MAF, step: relative error"):
         list(scaling.measure("MAF", DEVICE, True))
 
 
