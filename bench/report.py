@@ -107,9 +107,10 @@ def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
     try:
         content = json.loads(path.read_text())
         return content["run"], [_row(row) for row in content["rows"]]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        names = ", ".join(f.name for f in fields(Row))
-        raise ResultsError(f"{path}: expected a benchmark's results with a run and rows of {names}, found: {error}") from error
+    except OSError as error:
+        raise ResultsError(f"{path}: expected a benchmark's results, found: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ResultsError(f"{path}: expected a benchmark's results with a run and rows, found: {error!r}") from error
 
 
 def _row(kept: dict[str, Any]) -> Row:

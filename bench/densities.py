@@ -1,0 +1,27 @@
+"""What models that are densities of their own have in common: fastgen beside plain PyTorch, every pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor, nn
+
+from .case import OURS, Case, Setting
+from .eager import candidates, truth
+from .networks import Works
+from .steps import own, whole_model
+
+
+def beside_pytorch(
+    model: nn.Module,
+    x: Tensor,
+    shape: str,
+    works: Works,
+    setting: Setting,
+    targets: Mapping[str, Mapping[str, float]] | None = None,
+) -> Iterator[Case]:
+    """The cases of a model with a `log_prob`, under its class's name."""
+    log_prob = model.log_prob
+    assert callable(log_prob)
+    against = {OURS: own(model, log_prob, x), **candidates(model, "log_prob", x, setting)}
+    yield from whole_model(type(model).__name__, shape, against, truth(model, "log_prob"), works, targets)
