@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from fastgen.reference.gaussian_rsample_kl import draw_seed
 from fastgen.reference.philox import philox_normal
 
 from .case import OURS, Case, Setting
-from .networks import dense_works
+from .networks import Works, dense_works
 from .providers import compiled
 from .steps import Candidate, value_and_gradients, whole_model
 
@@ -68,7 +68,7 @@ class PlainVAE(nn.Module):
         return -F.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="none").sum(-1)
 
 
-def _chain(layers: nn.ModuleList) -> nn.Sequential:
+def _chain(layers: Sequence[nn.Linear]) -> nn.Sequential:
     steps: list[nn.Module] = []
     for layer in layers:
         steps += [copy.deepcopy(layer), nn.ReLU()]
@@ -90,21 +90,19 @@ def bounds(
         return value_and_gradients(list(exact.parameters()), _given(getattr(exact, method), sizes, method), x)
 
     ours = Candidate(list(model.parameters()), model.objective, x, checked=_seeded(model.objective))
-    against = {OURS: ours, "PyTorch": _candidate(model, sizes, method, x, lambda function: function)}
+    against = {OURS: ours, "PyTorch": _candidate(PlainVAE(model, sizes.samples), sizes, method, x)}
     for mode in compiled(exact.elbo, setting):
-        against[mode] = _candidate(model, sizes, method, x, lambda function, mode=mode: compiled(function, setting)[mode])
-    encoder, decoder = dense_works(model.encoder, sizes.batch, sizes.features), _decoder_works(model, sizes)
-    works = type(encoder)(*(a + b for a, b in zip(encoder, decoder, strict=True)))
+        plain = PlainVAE(model, sizes.samples)
+        setattr(plain, method, compiled(getattr(plain, method), setting)[mode])
+        against[mode] = _candidate(plain, sizes, method, x)
+    encoder = dense_works(model.encoder, sizes.batch, sizes.features)
+    decoder = dense_works(model.decoder, sizes.batch * sizes.samples, sizes.latent)
+    works = Works(*(a + b for a, b in zip(encoder, decoder, strict=True)))
     yield from whole_model(type(model).__name__, str(sizes), against, truth, works, targets)
 
 
-def _decoder_works(model: VAE, sizes: Sizes):  # type: ignore[no-untyped-def]
-    return dense_works(model.decoder, sizes.batch * sizes.samples, sizes.latent)
-
-
-def _candidate(model: VAE, sizes: Sizes, method: str, x: Tensor, wrap: Callable) -> Candidate:  # type: ignore[type-arg]
-    plain = PlainVAE(model, sizes.samples)
-    function = wrap(getattr(plain, method))
+def _candidate(plain: PlainVAE, sizes: Sizes, method: str, x: Tensor) -> Candidate:
+    function = getattr(plain, method)
     return Candidate(list(plain.parameters()), function, x, checked=_given(function, sizes, method))
 
 

@@ -89,7 +89,9 @@ def _compiled(name: str, peer: MaskedPeer, x: Tensor, setting: Setting) -> dict[
     return found
 
 
-def _targets(name: str, candidates: Mapping[str, Candidate], eager: float | None, by_compiler: float | None) -> dict[str, float]:
+def _targets(
+    name: str, candidates: Mapping[str, Candidate], eager: float | None, by_compiler: float | None
+) -> dict[str, float]:
     wanted = {other: by_compiler for other in candidates if other.startswith("compiled")} | {name: eager}
     return {other: target for other, target in wanted.items() if target is not None}
 

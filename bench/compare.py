@@ -53,7 +53,7 @@ def compare(before: tuple[Mapping[str, Any], Sequence[Row]], after: tuple[Mappin
 
 def _key(row: Row) -> tuple[str, ...]:
     # Without the entry's name: the same case may have moved to another file.
-    return row.case[1:] + (row.candidate,)
+    return *row.case[1:], row.candidate
 
 
 def _factor(a: Row, b: Row) -> float | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .case import OURS, Case, Setting
 from .eager import candidates, truth
@@ -13,7 +14,7 @@ from .steps import own, whole_model
 
 
 def beside_pytorch(
-    model: nn.Module,
+    model: Any,
     x: Tensor,
     shape: str,
     works: Works,
@@ -21,7 +22,5 @@ def beside_pytorch(
     targets: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Iterator[Case]:
     """The cases of a model with a `log_prob`, under its class's name."""
-    log_prob = model.log_prob
-    assert callable(log_prob)
-    against = {OURS: own(model, log_prob, x), **candidates(model, "log_prob", x, setting)}
+    against = {OURS: own(model, model.log_prob, x), **candidates(model, "log_prob", x, setting)}
     yield from whole_model(type(model).__name__, shape, against, truth(model, "log_prob"), works, targets)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import TypeVar
+from typing import TypeVar, cast
 
-import torch
 from torch import Tensor, nn
 
 from fastgen import backends
@@ -27,7 +26,7 @@ class PlainMADE(nn.Module):
     def __init__(self, made: MADE) -> None:
         super().__init__()
         self.networks, self.network, self.features = made.networks, made.network, made.features
-        self.layers = nn.ModuleList(_plain_layer(layer) for layer in made.layers)
+        self.layers = cast("Sequence[nn.Linear]", nn.ModuleList(_plain_layer(layer) for layer in made.layers))
         for i, layer in enumerate(made.network.layers):
             self.register_buffer(f"mask_{i}", mask_of(layer).to(made.layers[0].weight))
 

@@ -74,12 +74,11 @@ def _time(case: Case, quick: bool) -> Iterator[Row]:
         if row.note:
             yield row
             continue
-        kept = {"memory": memory[name], "roof": roof, "bound": bound}
+        row = replace(row, memory=memory[name], roof=roof, bound=bound)
         if graphs is None:
-            timer = "loop" if case.device == "cpu" else "events"
-            yield _timed(replace(row, **kept, timer=timer), times, case)
+            yield _timed(replace(row, timer="loop" if case.device == "cpu" else "events"), times, case)
         else:
-            yield _timed(replace(row, **kept, timer="graph"), graphs, case)
+            yield _timed(replace(row, timer="graph"), graphs, case)
     if graphs is not None:
         for name in right:
             yield _timed(replace(rows[name], quantity="call", timer="events"), times, case, with_target=False)

@@ -1,8 +1,8 @@
 """The tables of README.md and of docs/: each section is made of files of results, which its marker names.
 
-    <!-- begin benchmarks: cpu.json masked_linear maf -->       rows of those entries; of all without a name
-    <!-- begin slower: cpu.json coupling.json -->                what fastgen loses, or misses its target in
-    <!-- begin energies: energies.json -->, likelihoods, vae     what the modules of that name make of theirs
+<!-- begin benchmarks: cpu.json masked_linear maf -->       rows of those entries; of all without a name
+<!-- begin slower: cpu.json coupling.json -->                what fastgen loses, or misses its target in
+<!-- begin energies: energies.json -->, likelihoods, vae     what the modules of that name make of theirs
 """
 
 from __future__ import annotations
@@ -56,24 +56,25 @@ def _text(kind: str, words: Sequence[str], results: Path) -> str:
     wanted = {entry.name for entry in chosen(names)}
     runs = [report.read(file) for file in files]
     if kind == "slower":
-        return "\n".join(slower([row for _, rows in runs for row in rows if row.entry in wanted]))
+        usual = runs[0][0]["cpu_variant"]
+        return "\n".join(slower([row for _, rows in runs for row in rows if row.entry in wanted], usual))
     return "\n\n".join(report.markdown(run, [row for row in rows if row.entry in wanted]) for run, rows in runs)
 
 
-def slower(rows: Sequence[Row]) -> Iterator[str]:
-    """What fastgen loses, and what it wins by less than its target."""
+def slower(rows: Sequence[Row], usual: str | None) -> Iterator[str]:
+    """What fastgen loses, and what it wins by less than its target; instructions are named where they are not `usual`."""
     compared = [row for row in rows if row.ratio is not None]
     lost = [row for row in compared if row.ratio is not None and row.ratio < 1 and row.reached is not True]
     missed = [row for row in compared if row.reached is False and row not in lost]
-    yield f"Of {len(compared)} comparisons fastgen loses {len(lost)}, and wins {missed and len(missed) or 'none'} by less than it was to."
+    yield f"Of {len(compared)} comparisons fastgen loses {len(lost)}, and wins {len(missed)} by less than it was to."
     for title, found in (("Lost", lost), ("Won by less than the target", missed)):
         if found:
             yield ""
             yield f"| {title} | shape | against | ratio | target |"
             yield "|---|---|---|---|---|"
-            yield from (_line(row) for row in found)
+            yield from (_line(row, usual) for row in found)
 
 
-def _line(row: Row) -> str:
+def _line(row: Row, usual: str | None) -> str:
     target = "" if row.target is None else f"{row.target:.3g}"
-    return f"| {report.what(row, None)} | {row.shape} | {row.candidate} | {row.ratio:.2f} | {target} |"
+    return f"| {report.what(row, usual)} | {row.shape} | {row.candidate} | {row.ratio:.2f} | {target} |"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch._functorch.config
@@ -30,4 +30,5 @@ def compiled(function: F, setting: Setting) -> dict[str, F]:
     modes: dict[str, str | None] = {**_MODES}
     if setting.full and setting.device == "cuda":
         modes |= _MODES_IN_FULL_ON_CUDA
-    return {name: torch.compile(function, fullgraph=True, dynamic=False, mode=mode) for name, mode in modes.items()}
+    options: dict[str, Any] = {"fullgraph": True, "dynamic": False}
+    return {name: cast(F, torch.compile(function, mode=mode, **options)) for name, mode in modes.items()}

@@ -1,7 +1,7 @@
 """MAF: density, gradients, training step and samples, beside plain PyTorch and other libraries.
 
-Work: that of its networks once forward, and for samples the same; see networks.py. Beside another library fastgen's flow has that
-one's weights, scale map and order of features. Samples take other libraries D passes of every network.
+Work: that of its networks once forward, and for samples the same; see networks.py. Beside another library fastgen's flow has
+that one's weights, scale map and order of features. Samples take other libraries D passes of every network.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PEER_TARGETS: dict[Sizes, Targets] = {
     LARGE: {STEP: (3.0, 1.5)},
 }
 # Samples, features, hidden width, and how many times faster than other libraries.
-SAMPLES = (
+SAMPLES: tuple[tuple[Sizes, float | None], ...] = (
     (Sizes(256, 64, 512), 120.0),
     (Sizes(256, 256, 512), 400.0),
     (Sizes(1, 64, 512), 45.0),
@@ -41,11 +41,10 @@ SAMPLES = (
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    on_gpu = setting.device == "cuda"
-    if setting.quick:
-        densities, draws = (LARGE,) if on_gpu else (SMALL,), SAMPLES[:1] if on_gpu else SAMPLES[4:5]
-    else:
-        densities, draws = (LARGE,) if on_gpu else (MIDDLE, SMALL, MANY_ROWS), SAMPLES
+    densities: tuple[Sizes, ...] = (LARGE,)
+    if setting.device == "cpu":
+        densities = (SMALL,) if setting.quick else (MIDDLE, SMALL, MANY_ROWS)
+    draws = [(sizes, target) for sizes, target in SAMPLES if not setting.quick or sizes == SMALL]
     for sizes in densities:
         yield from _plain(sizes, setting)
     for name, maf in installed("maf"):

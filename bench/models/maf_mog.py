@@ -22,7 +22,9 @@ SIZES = (Sizes(64, 8, 64), Sizes(256, 64, 512))
 def cases(setting: Setting) -> Iterator[Case]:
     for sizes in SIZES[:1] if setting.quick else SIZES:
         hidden = (sizes.hidden, sizes.hidden)
-        model = MAFMoG(sizes.features, components=COMPONENTS, transforms=sizes.transforms, hidden_features=hidden, device=setting.device)
+        model = MAFMoG(
+            sizes.features, components=COMPONENTS, transforms=sizes.transforms, hidden_features=hidden, device=setting.device
+        )
         x = torch.randn(sizes.batch, sizes.features, device=setting.device)
         shape = f"{sizes}, {COMPONENTS} components"
         yield from beside_pytorch(model, x, shape, masked_works(model, sizes.batch), setting)

@@ -21,8 +21,8 @@ SIZES = ((64, 8, 64, 4), (1024, 64, 256, 4))
 
 def cases(setting: Setting) -> Iterator[Case]:
     for batch, features, hidden, transforms in SIZES[:1] if setting.quick else SIZES:
-        options = {"transforms": transforms, "hidden_features": (hidden, hidden)}
-        model = flows.NICE(features, **options, device=setting.device)
+        widths = (hidden, hidden)
+        model = flows.NICE(features, transforms=transforms, hidden_features=widths, device=setting.device)
         with torch.no_grad():
             for parameter in model.parameters():
                 # Couplings start as the identity: here they do not.

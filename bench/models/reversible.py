@@ -19,7 +19,7 @@ from fastgen.flows.coupling import SCALE_MAP
 
 from ..case import OURS, Case, MemoryCase, Setting
 from ..networks import Works, dense_works, optimiser_work
-from ..peers.coupled import HIDDEN, Network, linear_layers
+from ..peers.coupled import Network, linear_layers
 from ..steps import STEP, Candidate, own, value_and_gradients, whole_model
 from .realnvp import BATCH, FEATURES, flow_of, shape_of
 
@@ -81,9 +81,7 @@ def _step(depth: int, device: str) -> Iterator[Case]:
         return value_and_gradients(list(exact.parameters()), exact.log_prob, x)
 
     targets = {STEP: STEP_TARGETS}
-    yield from whole_model(
-        OPERATION, shape_of(BATCH, depth), candidates, truth, _works(ours), targets, modes=(STEP,)
-    )
+    yield from whole_model(OPERATION, shape_of(BATCH, depth), candidates, truth, _works(ours), targets, modes=(STEP,))
 
 
 def _works(flow: flows.RealNVP) -> Works:

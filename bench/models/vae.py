@@ -20,6 +20,6 @@ TARGETS = {STEP: {"PyTorch": 1.0, "compiled": 1.0}}
 
 def cases(setting: Setting) -> Iterator[Case]:
     for sizes in SIZES[:1] if setting.quick else SIZES:
-        options = {"latent_features": sizes.latent, "hidden_features": (sizes.hidden,), "device": setting.device}
-        model = VAE(sizes.features, **options)
+        hidden = (sizes.hidden,)
+        model = VAE(sizes.features, latent_features=sizes.latent, hidden_features=hidden, device=setting.device)
         yield from bounds(model, sizes, setting, TARGETS if sizes.features == 784 else None)

@@ -29,7 +29,9 @@ def cases(setting: Setting) -> Iterator[Case]:
         pixels = word() * batch * features
         yield from _passes("bernoulli_log_prob", shape, x.round(), [a], Work(0, 2 * pixels), Work(0, 3 * pixels), setting)
         logistic = leaves(a.sigmoid(), b - 2)
-        yield from _passes("discretized_logistic_log_prob", shape, grey, logistic, Work(0, 3 * pixels), Work(0, 5 * pixels), setting)
+        yield from _passes(
+            "discretized_logistic_log_prob", shape, grey, logistic, Work(0, 3 * pixels), Work(0, 5 * pixels), setting
+        )
         logits = leaves(torch.randn(batch, features, CATEGORIES, device=setting.device))
         work = Work(0, (CATEGORIES + 2) * pixels), Work(0, (2 * CATEGORIES + 2) * pixels)
         yield from _passes("categorical_log_prob", f"{shape} x {CATEGORIES}", category, logits, *work, setting)

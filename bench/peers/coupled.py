@@ -70,9 +70,7 @@ def start_apart(networks: Sequence[Network]) -> None:
 @torch.no_grad()
 def same_flow(peer: CoupledPeer, features: int, transforms: int, device: str) -> flows.RealNVP:
     """fastgen's flow with the weights of another library's: the same density."""
-    flow = flows.RealNVP(
-        features, transforms=transforms, hidden_features=HIDDEN, scale_map=peer.scale_map, device=device
-    )
+    flow = flows.RealNVP(features, transforms=transforms, hidden_features=HIDDEN, scale_map=peer.scale_map, device=device)
     own = [p for layer in linear_layers(flow) for p in layer.parameters()]
     for parameter, source in zip(own, peer.arranged(peer.parameters), strict=True):
         parameter.copy_(source)

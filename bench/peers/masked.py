@@ -40,8 +40,8 @@ class MaskedPeer:
     log_prob: of the model and data.
     inverse: the data of the noise as fastgen's flow has it.
     sample: n samples.
-    slow: whether data are the side that its networks do not read, so that a density takes it D passes: z_i = (x_i - mu_i) e^-s_i
-        of the z before i; else z_i = x_i e^s_i + mu_i of the x before i.
+    slow: whether its networks read the noise, so that a density takes it D passes: z_i = (x_i - mu_i) e^-s_i of the z before
+        i; else z_i = x_i e^s_i + mu_i of the x before i.
     compilable: a density to compile, of the model; None where compiling would unroll D passes.
     """
 
@@ -121,7 +121,5 @@ def _reordered(network: MaskedNetwork, orders: Sequence[Tensor]) -> MaskedNetwor
     levels = [torch.tensor(layer.in_degrees) for layer in network.layers]
     levels[1:] = [level[order] for level, order in zip(levels[1:], orders, strict=True)]
     degrees = [*(tuple(level.tolist()) for level in levels), network.layers[-1].out_degrees]
-    layers = [
-        MaskedLayer(degrees[i], degrees[i + 1], layer.strict, layer.activation) for i, layer in enumerate(network.layers)
-    ]
+    layers = [MaskedLayer(degrees[i], degrees[i + 1], layer.strict, layer.activation) for i, layer in enumerate(network.layers)]
     return MaskedNetwork(tuple(layers), outputs=network.outputs)

@@ -17,6 +17,9 @@ from .masked import Block, MaskedPeer
 class _Flow(nn.Module):
     """The distribution of normal noise seen through transforms, with these as modules."""
 
+    zero: Tensor
+    one: Tensor
+
     def __init__(self, transforms: list[Any], features: int, slow: bool, validate: bool | None = None) -> None:
         from pyro.distributions import Normal, TransformedDistribution
 
@@ -58,7 +61,7 @@ def _masked(sizes: Sizes, slow: bool) -> MaskedPeer:
     from pyro.distributions.transforms import AffineAutoregressive
     from pyro.nn import AutoRegressiveNN
 
-    natural = torch.arange(sizes.features)
+    natural: Any = torch.arange(sizes.features)
     nets = [
         AutoRegressiveNN(sizes.features, [sizes.hidden] * 2, permutation=natural.flip(0) if i % 2 else natural)
         for i in range(sizes.transforms)
@@ -66,7 +69,7 @@ def _masked(sizes: Sizes, slow: bool) -> MaskedPeer:
     model = _Flow([AffineAutoregressive(net) for net in nets], sizes.features, slow)
     # All shifts, then all raw log-scales.
     rows = torch.stack((natural, natural + sizes.features), -1).flatten()
-    blocks = [Block(net.layers, ("relu", "relu", "identity"), natural, rows) for net in reversed(nets)]
+    blocks = [Block(list(net.layers), ("relu", "relu", "identity"), natural, rows) for net in reversed(nets)]
     return MaskedPeer(
         model,
         blocks,

@@ -30,7 +30,9 @@ def test_there_is_an_entry_for_every_file_and_every_model() -> None:
 
 def test_names_are_those_of_files_operations_classes_and_groups() -> None:
     assert [entry.name for entry in chosen(["additive_coupling", "MAF", "maf"])] == ["coupling", "maf"]
-    assert chosen(["models"]) == list(MODELS) and chosen([]) == [*OPERATIONS, *MODELS] and set(GROUPS) == {"operations", "models"}
+    assert (
+        chosen(["models"]) == list(MODELS) and chosen([]) == [*OPERATIONS, *MODELS] and set(GROUPS) == {"operations", "models"}
+    )
     with pytest.raises(UsageError, match=r"^planr: nothing of that name is measured; did you mean planar\?$"):
         chosen(["planr"])
     with pytest.raises(UsageError, match=r"^qqq: .* expected one of .*maf"):

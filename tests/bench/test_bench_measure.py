@@ -19,9 +19,7 @@ from fastgen.bench.memory import peak_bytes_here
 MIB = 2**20
 
 
-def a_case(
-    errors: tuple[float, float] = (0.0, 0.0), call: Callable[[], object] = lambda: None, device: str = "cpu"
-) -> Case:
+def a_case(errors: tuple[float, float] = (0.0, 0.0), call: Callable[[], object] = lambda: None, device: str = "cpu") -> Case:
     ours, dense = errors
     checks = {OURS: lambda: ours, "dense": lambda: dense}
     targets = {"dense": 1e6}

@@ -46,7 +46,7 @@ def test_a_library_whose_results_differ_gets_no_time(quickly: None) -> None:
 
 
 def test_masks_that_are_no_staircase_are_refused() -> None:
-    name, build = MASKED[0]
+    _, build = MASKED[0]
     peer: MaskedPeer = build(SIZES)
     layer = peer.blocks[0].layers[1]
     layer.mask[layer.mask.nonzero()[0].unbind()] = 0
@@ -65,5 +65,3 @@ def test_importing_a_library_leaves_torch_as_it_was() -> None:
 def test_those_that_are_not_installed_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert list(installed("maf")) == [] and set(LIBRARIES) >= {"nflows", "zuko"}
-
-

@@ -109,7 +109,7 @@ def test_what_is_lost_is_listed() -> None:
     lost = dataclasses.replace(DENSE, candidate="faster", ratio=0.8, target=None)
     missed = dataclasses.replace(DENSE, candidate="nearly", ratio=1.5)
     allowed = dataclasses.replace(DENSE, candidate="meant to be", ratio=0.8, target=0.7)
-    text = "\n".join(pages.slower([*ROWS, lost, missed, allowed]))
+    text = "\n".join(pages.slower([*ROWS, lost, missed, allowed], "avx2"))
     assert "Of 4 comparisons fastgen loses 1, and wins 1 by less than it was to." in text
     assert "| faster | 0.80 |  |" in text and "| nearly | 1.50 | 1.7 |" in text
     assert "dense" not in text and "meant to be" not in text
@@ -119,7 +119,13 @@ RUN = {"processor": "p", "capability": "AVX2", "threads": 2}
 
 
 def test_what_moved_is_what_lies_apart() -> None:
-    before = [a_row(), DENSE, dataclasses.replace(DENSE, candidate="other"), dataclasses.replace(DENSE, candidate="gone"), WRONG]
+    before = [
+        a_row(),
+        DENSE,
+        dataclasses.replace(DENSE, candidate="other"),
+        dataclasses.replace(DENSE, candidate="gone"),
+        WRONG,
+    ]
     after = [
         # Its quartiles overlap with those before.
         a_row(value=1.15, low=1.05, high=1.3),
