@@ -10,8 +10,8 @@ import torch
 
 from . import ceilings
 from .case import OURS, Work
-from .measure import Row
 from .roofline import COPY, GEMM
+from .rows import Row
 from .step_count import ADAM_STATE, StepCount
 
 # What step_count counts in.

@@ -18,12 +18,11 @@ from fastgen.io import write_atomically
 from .case import OURS
 from .exponents import fit
 from .html_table import Cell, Column, table
-from .measure import Row
 from .plots import figures
+from .rows import UNITS, Row
 from .sizes import series
 
 _PAGE = Path(__file__).with_name("report_page.html")
-_UNITS = {"time": "ms", "call": "ms", "extra memory": "MiB"}
 _CASE = [Column("what", "what"), Column("shape", "shape"), Column("on", "on")]
 _COMPARED = [
     *_CASE,
@@ -115,8 +114,8 @@ def _losing(rows: Iterable[Row]) -> list[Row]:
 def _lost(rows: Sequence[Row]) -> str:
     """What fastgen loses, and what has no number at all."""
     items = [f"{_what(row)}, {row.shape}: {row.ratio:.2f} against {row.candidate}" for row in _losing(rows)]
-    without = [row for row in rows if getattr(row, "note", "")]
-    items += [f"{_what(row)}, {row.shape}: {row.candidate} has no number, {getattr(row, 'note', '')}" for row in without]
+    without = [row for row in rows if row.note]
+    items += [f"{_what(row)}, {row.shape}: {row.candidate} has no number, {row.note}" for row in without]
     listed = "".join(f"<li>{escape(item)}</li>" for item in items)
     return _section("lost", "Lost", f"<ul>{listed}</ul>" if items else "<p>None.</p>", scroll=len(items) > 20)
 
@@ -163,7 +162,7 @@ def _compared_lines(rows: Iterable[Row], among: Sequence[Row]) -> Iterator[tuple
 
 
 def _fastgen(rows: Sequence[Row]) -> str:
-    own = (row for row in rows if row.candidate == OURS and not getattr(row, "note", ""))
+    own = (row for row in rows if row.candidate == OURS and not row.note)
     lines = (
         (
             [
@@ -217,7 +216,7 @@ def _what(row: Row) -> str:
 
 
 def _value(row: Row) -> Cell:
-    return Cell(f"{row.value:.3g} {_UNITS.get(row.quantity, '')}", row.value)
+    return Cell(f"{row.value:.3g} {UNITS[row.quantity]}", row.value)
 
 
 def _number(value: float | None) -> Cell:

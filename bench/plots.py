@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from fastgen.train.plots import save_figure
 
 from .case import OURS
-from .measure import Row
 from .roofline import roofline, shares
+from .rows import Row
 from .size_curves import against_depth, against_size
 from .sizes import series
 from .speedup_bars import speedups

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .case import OURS
-from .measure import Row
 from .plot_style import COLOURS, plain_numbers, style
+from .rows import Row
 
 # Under what names a run keeps its ceilings: by precision, and by the bytes that a copy moved.
 GEMM, COPY = "gemm, FLOP/s", "copy, bytes/s"

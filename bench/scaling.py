@@ -26,8 +26,8 @@ from .case import OURS, relative_error
 from .environment import environment
 from .estimate import Device, device_of, measured_ceilings
 from .exponents import fit
-from .measure import Row
 from .memory import peak_bytes
+from .rows import Row
 from .sizes import series, shape_of
 from .step_count import count_step
 from .steps import training_step, value_and_gradients
@@ -118,7 +118,7 @@ def _times(name: str, axis: str, swept: dict[int, Sizes], device: Device, error:
 
 def _step(name: str, sizes: Sizes) -> Callable[[], None]:
     model = MODELS[name].build(sizes)
-    return training_step(model, model, MODELS[name].rows(sizes), fused=True)
+    return training_step(list(model.parameters()), model, MODELS[name].rows(sizes), fused=True)
 
 
 def _roof(name: str, sizes: Sizes, device: Device) -> tuple[float, str]:

@@ -10,11 +10,10 @@ from matplotlib.ticker import NullLocator
 
 from .case import OURS
 from .exponents import fit
-from .measure import Row
 from .plot_style import plain_numbers, style
+from .rows import UNITS, Row
 from .sizes import AXES, Series
 
-UNITS = {"time": "ms", "extra memory": "MiB"}
 _AXIS_NAMES = {"features": "features D", "width": "hidden width", "depth": "transforms or layers", "batch": "batch, rows"}
 
 Curves = Mapping[Series, Mapping[int, Row]]

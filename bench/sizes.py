@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .measure import Row
+from .rows import Row
 
 AXES = ("features", "width", "depth", "batch")
 

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from .measure import Row
 from .plot_style import COLOURS, plain_numbers
+from .rows import Row
 
 _TARGET: dict[str, Any] = {"marker": "D", "color": "white", "markeredgecolor": "black", "markersize": 4, "linestyle": ""}
 

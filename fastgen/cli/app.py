@@ -13,6 +13,7 @@ from .. import __version__
 from ..data import DataError
 from ..io import FileError
 from ..train import NonFiniteLoss
+from .bench import PASSED_ON, bench
 from .demo import demo
 from .describe import data
 from .doctor import doctor
@@ -29,6 +30,7 @@ app.command("sample")(sample)
 app.command("eval")(evaluate)
 app.command("plot")(plot)
 app.add_typer(data, name="data")
+app.command("bench", context_settings=PASSED_ON, add_help_option=False)(bench)
 app.command("doctor")(doctor)
 app.command("demo")(demo)
 app.command("estimate")(estimate)

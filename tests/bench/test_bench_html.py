@@ -12,7 +12,7 @@ import pytest
 
 from fastgen.bench import html
 from fastgen.bench.environment import environment
-from fastgen.bench.measure import Row
+from fastgen.bench.rows import Row
 
 BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 HOSTILE = '<script>alert("x")</script>@title@'

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from fastgen.bench import plots
 from fastgen.bench.case import OURS
 from fastgen.bench.exponents import fit
-from fastgen.bench.measure import Row
 from fastgen.bench.roofline import COPY, GEMM, roofline
+from fastgen.bench.rows import Row
 from fastgen.bench.sizes import series, shape_of
 
 RUN = {"cpu_variant": "avx2", "ceilings": {GEMM: {"float32": 2e11}, COPY: {"4096": 1e11, "1073741824": 1e10}}}

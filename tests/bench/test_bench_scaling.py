@@ -14,8 +14,8 @@ from fastgen import flows
 from fastgen.bench import report, scaling
 from fastgen.bench.case import OURS, Work
 from fastgen.bench.estimate import Device, device_of, estimate, measured_share
-from fastgen.bench.measure import Row
 from fastgen.bench.plots import figures
+from fastgen.bench.rows import Row
 from fastgen.bench.sizes import series
 from fastgen.bench.step_count import StepCount, count_step
 from fastgen.bench.swept_models import MODELS

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fastgen.bench.measure import Row
 from fastgen.bench.report import write
+from fastgen.bench.rows import Row
 from fastgen.cli.app import run
 
 CEILINGS = ["--device-rate", "700", "--bandwidth", "4000"]
