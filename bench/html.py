@@ -40,6 +40,7 @@ _OWN = [
     Column("quartiles", "quartiles"),
     Column("share", "of the roof", True),
     Column("bound", "limited by"),
+    Column("memory", "memory, MiB", True),
     Column("error", "relative error", True),
 ]
 _LAWS = [
@@ -171,6 +172,7 @@ def _fastgen(rows: Sequence[Row]) -> str:
                 Cell(f"{row.low:.3g} to {row.high:.3g}"),
                 Cell("" if row.share is None else f"{row.share:.0%}", row.share),
                 Cell(row.bound or ""),
+                Cell("" if row.memory is None else f"{row.memory:.1f}", row.memory),
                 Cell("" if row.error is None else f"{row.error:.1e}", row.error),
             ],
             "",

@@ -74,7 +74,7 @@ def _time(case: Case, quick: bool) -> Iterator[Row]:
         if row.note:
             yield row
             continue
-        row = replace(row, memory=memory[name], roof=roof, bound=bound)
+        row = replace(row, memory=memory[name], roof=roof, bound=bound, **case.work._asdict())
         if graphs is None:
             yield _timed(replace(row, timer="loop" if case.device == "cpu" else "events"), times, case)
         else:

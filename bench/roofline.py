@@ -53,7 +53,7 @@ def roofline(run: Mapping[str, Any], rows: Sequence[Row]) -> Figure | None:
 
 def _work(row: Row) -> tuple[float, float]:
     """Floating-point operations and bytes; zeros where the row does not say."""
-    return getattr(row, "flops", None) or 0.0, getattr(row, "bytes", None) or 0.0
+    return row.flops or 0.0, row.bytes or 0.0
 
 
 def _roofs(ax: Axes, ceilings: Mapping[str, Any], dtypes: set[str], limits: tuple[float, float]) -> None:

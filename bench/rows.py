@@ -24,6 +24,7 @@ class Row:
     entry: the registry's name of what was measured.
     memory: MiB by which memory rises during one call, what it returns included.
     timer: what was timed: a "loop" of calls, the same between "events" on a GPU, or a "graph" of its kernels.
+    flops, bytes: the least work there is, floating-point operations in matrix products and bytes read and written.
     note: why there is no value: results that differ from the truth, or a candidate that does not run or compile.
     """
 
@@ -50,6 +51,8 @@ class Row:
     memory: float | None = None
     timer: str = ""
     note: str = ""
+    flops: float | None = None
+    bytes: float | None = None
 
     @property
     def reached(self) -> bool | None:

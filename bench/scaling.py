@@ -22,7 +22,7 @@ import torch
 from fastgen import backends
 
 from . import report
-from .case import OURS, relative_error
+from .case import OURS, Work, relative_error
 from .environment import environment
 from .estimate import Device, device_of, measured_ceilings
 from .exponents import fit
@@ -110,10 +110,9 @@ def _times(name: str, axis: str, swept: dict[int, Sizes], device: Device, error:
     times = interleave(steps, seconds=_SECONDS[quick])
     for size, sizes in swept.items():
         milliseconds = summarise([1e3 * t for t in times[str(size)]])
-        roof, bound = _roof(name, sizes, device)
-        share = roof / milliseconds.median
-        limits = {"roof": roof, "bound": bound, "share": share, "error": error}
-        yield _row(name, "step", axis, size, "time", milliseconds, **limits)
+        limits = _limits(name, sizes, device)
+        share = limits["roof"] / milliseconds.median
+        yield _row(name, "step", axis, size, "time", milliseconds, share=share, error=error, **limits)
 
 
 def _step(name: str, sizes: Sizes) -> Callable[[], None]:
@@ -121,12 +120,17 @@ def _step(name: str, sizes: Sizes) -> Callable[[], None]:
     return training_step(list(model.parameters()), model, MODELS[name].rows(sizes), fused=True)
 
 
-def _roof(name: str, sizes: Sizes, device: Device) -> tuple[float, str]:
+def _limits(name: str, sizes: Sizes, device: Device) -> dict[str, Any]:
+    """The work of a step and the roof it stands under, as rows have them."""
     count = count_step(MODELS[name].build(sizes, device="meta"), sizes.batch, sizes.features)
     works = [*count.forward, *count.backward, count.optimizer]
     arithmetic = sum(work.flops / device.rate for work in works)
     transfer = sum(work.bytes / device.bandwidth(work.bytes) for work in works)
-    return 1e3 * device.seconds(works), "arithmetic" if arithmetic >= transfer else "bandwidth"
+    return {
+        **sum(works, Work(0, 0))._asdict(),
+        "roof": 1e3 * device.seconds(works),
+        "bound": "arithmetic" if arithmetic >= transfer else "bandwidth",
+    }
 
 
 def _memory(name: str, axis: str, swept: dict[int, Sizes]) -> Iterator[Row]:

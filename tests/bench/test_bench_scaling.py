@@ -57,6 +57,7 @@ def test_rows_are_series_that_are_drawn(swept: list[Row]) -> None:
     axes = {name: {key.axis for key in found if key.operation == name} for name in ("NICE", "PlanarFlow")}
     assert axes == {"NICE": {"features", "width", "depth", "batch"}, "PlanarFlow": {"features", "depth", "batch"}}
     assert all(row.candidate == OURS and (row.share is None) == (row.quantity == "extra memory") for row in swept)
+    assert all(row.flops and row.bytes and row.roof for row in swept if row.quantity == "time")
     assert {"time-against-size", "memory-against-depth"} <= {name for name, _ in figures({}, swept)}
 
 
