@@ -32,8 +32,9 @@ class _Flow(nn.Module):
         self.distribution = TransformedDistribution(noise, self.directed, validate_args=validate)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        # What a transform just computed it remembers: a density of fresh data has to be computed.
-        self.distribution.clear_cache()
+        # What a transform just computed it remembers, its inverse as well: a density of fresh data has to be computed.
+        for transform in self.transforms:
+            transform.clear_cache()
         return self.distribution.log_prob(x)
 
     def inverse(self, z: Tensor) -> Tensor:

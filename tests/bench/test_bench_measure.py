@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import time
 from collections.abc import Callable
 
 import pytest
@@ -23,7 +24,7 @@ def a_case(errors: tuple[float, float] = (0.0, 0.0), call: Callable[[], object] 
     ours, dense = errors
     checks = {OURS: lambda: ours, "dense": lambda: dense}
     targets = {"dense": 1e6}
-    work = Work(flops=2e6, bytes=1e4)
+    work = Work(flops=200, bytes=1)
     return Case("an operation", "forward", "2 x 3", {OURS: call, "dense": call}, checks, work, targets, device=device)
 
 
@@ -67,6 +68,18 @@ def test_rows_of_a_case(quickly: None) -> None:
     assert dense.ratio_low <= dense.ratio <= dense.ratio_high  # type: ignore[operator]
     assert ours.roof == dense.roof and ours.share == pytest.approx(ours.roof / ours.value)  # type: ignore[operator]
     assert ours.bound == "arithmetic" and ours.timer == "loop"
+
+
+def test_what_is_faster_than_the_machine_gets_no_time(monkeypatch: pytest.MonkeyPatch, quickly: None) -> None:
+    # A candidate that remembers its last result, beside work of 2 ms at the least.
+    monkeypatch.setattr(measuring.ceilings, "gemm_rate", lambda *_: 1e9)
+    work = Work(flops=2e6, bytes=1)
+    case = dataclasses.replace(a_case(), work=work, candidates={OURS: lambda: time.sleep(2e-3), "dense": lambda: None})
+    ours, dense = measure(case, quick=True)
+    assert ours.value >= 2 and math.isnan(dense.value) and "times the roof: what is timed is not" in dense.note
+    case = dataclasses.replace(case, candidates={OURS: lambda: None, "dense": lambda: None})
+    [ours] = measure(case, quick=True)
+    assert "times the roof" in ours.note
 
 
 def test_short_kernels_of_a_gpu_are_timed_as_graphs_beside_their_calls(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,16 @@ def test_a_library_whose_results_differ_gets_no_time(quickly: None) -> None:
     assert other.value != other.value and other.ratio is None and other.reached is None
 
 
+@pytest.mark.parametrize("build", [build for _, build in MASKED], ids=[name for name, _ in MASKED])
+def test_nothing_is_remembered_from_one_call_to_the_next(build) -> None:
+    peer, x = build(SIZES), torch.randn(4, SIZES.features)
+    with torch.no_grad():
+        before = peer.log_prob(peer.model, x)
+        for parameter in peer.parameters:
+            parameter.add_(0.1)
+        assert not torch.equal(peer.log_prob(peer.model, x), before)
+
+
 def test_masks_that_are_no_staircase_are_refused() -> None:
     _, build = MASKED[0]
     peer: MaskedPeer = build(SIZES)
