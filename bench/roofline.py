@@ -61,14 +61,15 @@ def _roofs(ax: Axes, ceilings: Mapping[str, Any], dtypes: set[str], limits: tupl
     copies = {int(size): rate for size, rate in ceilings[COPY].items()}
     slopes = {"memory": copies[max(copies)], "caches": max(copies.values())}
     highest = max(ceilings[GEMM][dtype] for dtype in dtypes)
+    # Both slopes are to be seen, also where all the work is right of their ends.
+    start = min(limits[0], highest / max(slopes.values()) / 4)
     for (name, bandwidth), line in zip(slopes.items(), ("-", "--"), strict=True):
-        ridge = highest / bandwidth
-        ends = [limits[0], min(ridge, limits[1])]
+        ends = [start, highest / bandwidth]
         label = f"copy, {name}: {bandwidth / _GIGA:.0f} GB/s"
         ax.plot(ends, [x * bandwidth / _GIGA for x in ends], color="black", linestyle=line, linewidth=1, label=label)
     for dtype, colour in zip(sorted(dtypes), ("black", "0.45", "0.65"), strict=False):
         rate = ceilings[GEMM][dtype]
-        ends = [min(rate / max(slopes.values()), limits[0]), limits[1]]
+        ends = [rate / max(slopes.values()), max(limits[1], rate / min(slopes.values()))]
         label = f"matrix product, {dtype}: {rate / _GIGA:.0f} GFLOP/s"
         ax.plot(ends, [rate / _GIGA] * 2, color=colour, linestyle=":", linewidth=1.4, label=label)
 
