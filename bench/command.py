@@ -21,7 +21,7 @@ from .case import OURS, Setting
 from .environment import environment
 from .measure import measure
 from .precision import DTYPES, TF32, precision
-from .registry import MODELS, OPERATIONS, Entry, UsageError, chosen
+from .registry import GROUPS, MODELS, OPERATIONS, Entry, UsageError, chosen
 from .rows import Row
 
 # What keeps torch, MKL and oneDNN from AVX-512, read once when a process starts.
@@ -158,7 +158,7 @@ def _draw(options: argparse.Namespace, about: dict[str, Any], rows: Sequence[Row
 def _tables(options: argparse.Namespace) -> Iterator[list[Row]]:
     """The rows of one entry after the other."""
     names = options.dtype or ["float32"]
-    entries = chosen(options.names)
+    entries, asked = chosen(options.names), [name for name in options.names if name not in GROUPS]
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device: expected cpu, found cuda where torch finds no CUDA device")
     if TF32 in names and options.device != "cuda":
@@ -169,18 +169,19 @@ def _tables(options: argparse.Namespace) -> Iterator[list[Row]]:
         ceilings.launch_latency("cuda")
     for dtype in names:
         setting = Setting(options.device, options.quick, options.full, dtype)
-        for entry in _in(dtype, entries, bool(options.names)):
+        for entry in _measurable(entries, asked, setting):
             yield list(measured(entry, setting))
     if options.without_avx512 and backends.cpu_variant() == "avx512":
         yield _rows_without_avx512(options.quick, torch.get_num_threads())
 
 
-def _in(dtype: str, entries: Sequence[Entry], named: bool) -> list[Entry]:
-    """The entries that are measured in that precision. Raises UsageError where one that was asked for by name is not."""
-    other = next((entry for entry in entries if dtype not in entry.dtypes), None)
-    if named and other is not None:
-        raise UsageError(f"--dtype: expected {', '.join(other.dtypes)} for {other.name}, found {dtype}")
-    return [entry for entry in entries if dtype in entry.dtypes]
+def _measurable(entries: Sequence[Entry], asked: Sequence[str], setting: Setting) -> list[Entry]:
+    """Those that are measured there and in that precision. Raises UsageError where one that was asked for itself is not."""
+    for entry in chosen(asked) if asked else ():
+        for option, found, known in (("dtype", setting.dtype, entry.dtypes), ("device", setting.device, entry.devices)):
+            if found not in known:
+                raise UsageError(f"--{option}: expected {', '.join(known)} for {entry.name}, found {found}")
+    return [entry for entry in entries if setting.dtype in entry.dtypes and setting.device in entry.devices]
 
 
 def measured(entry: Entry, setting: Setting) -> Iterator[Row]:

@@ -20,12 +20,14 @@ class Entry(NamedTuple):
 
     measures: the operations of `fastgen.backends`, or the classes, that its cases are of.
     dtypes: the precisions it is measured in.
+    devices: where it is measured.
     """
 
     name: str
     folder: str
     measures: tuple[str, ...]
     dtypes: tuple[str, ...]
+    devices: tuple[str, ...] = ("cpu", "cuda")
 
     def cases(self, setting: Setting) -> Iterator[Case | MemoryCase]:
         yield from importlib.import_module(f"fastgen.bench.{self.folder}.{self.name}").cases(setting)
@@ -71,7 +73,8 @@ MODELS = (
     _model("vae", "VAE"),
     _model("iwae", "IWAE"),
     _model("reversible", "reversible"),
-    _model("training", "training"),
+    # Its cost is Python's, and its modules need more than torch and Triton.
+    _model("training", "training")._replace(devices=("cpu",)),
 )
 # Names for many.
 GROUPS = {"operations": OPERATIONS, "models": MODELS}

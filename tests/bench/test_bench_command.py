@@ -95,6 +95,10 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert run(["bench", "maf", "--device", "cuda"]) == 2
     assert "--device: expected cpu, found cuda where torch finds no CUDA device" in capsys.readouterr().err
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("fastgen.bench.ceilings.launch_latency", lambda device: 0.0)
+    assert run(["bench", "training", "--device", "cuda"]) == 2
+    assert "--device: expected cpu for training, found cuda" in capsys.readouterr().err
 
 
 def test_help_is_the_same_in_both(capsys: pytest.CaptureFixture[str]) -> None:
