@@ -15,6 +15,7 @@ from fastgen.bench import report, scaling
 from fastgen.bench.case import OURS, Work
 from fastgen.bench.estimate import Device, device_of, estimate, measured_share
 from fastgen.bench.plots import figures
+from fastgen.bench.roofline import COPY, GEMM
 from fastgen.bench.rows import Row
 from fastgen.bench.sizes import series
 from fastgen.bench.step_count import StepCount, count_step
@@ -66,6 +67,17 @@ def test_exponents_are_told(swept: list[Row], capsys: pytest.CaptureFixture[str]
     told = capsys.readouterr().out
     assert "NICE step, time against width: exponent 1.50 ± 0.00 for 2 to 8" in told
     assert "NICE gradients, extra memory against depth" in told
+
+
+def test_the_command_keeps_what_it_measured(
+    swept: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ceilings = {GEMM: {"float32": 1e11}, COPY: {"4096": 1e10}}
+    monkeypatch.setattr(scaling, "measured_ceilings", lambda *_: ceilings)
+    monkeypatch.setattr(scaling, "measure", lambda name, *_: (row for row in swept if row.operation == name))
+    assert scaling.main(["NICE", "PlanarFlow", "--json", str(tmp_path / "rows.json")]) == 0
+    run, rows = report.read(tmp_path / "rows.json")
+    assert rows == swept and run["ceilings"] == ceilings and set(scaling.ONE_OF_A_KIND) < set(MODELS)
 
 
 def test_the_command_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
