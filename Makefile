@@ -53,7 +53,7 @@ tree:
 	ln -s $(CURDIR)/fastgen/* $(CURDIR)/kernels $(CURDIR)/bench $(PACKAGE)/fastgen
 
 bench: setup
-	$(BIN)/python -m fastgen.bench --without-avx512 --json bench/results/cpu.json
+	$(BIN)/fastgen bench --without-avx512 --json bench/results/cpu.json
 
 package: setup
 	.ci/package $(BIN)/python

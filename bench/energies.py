@@ -53,10 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"ENERGY: expected one of {', '.join(ENERGIES)}, found {unknown[0]}")
     if options.render:
-        run = json.loads(options.render[0].read_text())
-        fits = [Fit(**row) for row in run["rows"]]
-        report.render(options.render[1], "energies", "\n".join(_lines(run["environment"], fits)))
-        save_figure(options.render[1].with_suffix(".png"), picture(fits))
+        file, page = options.render
+        report.render(page, "energies", section(file))
+        save_figure(page.with_suffix(".png"), picture(_read(file)[1]))
         return 0
     for transforms in TRANSFORMS:
         for name in options.names or ENERGIES:
@@ -83,6 +82,16 @@ def _write(path: Path, found: Fit) -> None:
     order = [(name, transforms) for name in ENERGIES for transforms in TRANSFORMS]
     run = {"environment": environment("cpu"), "rows": [rows[key] for key in order if key in rows]}
     path.write_text(json.dumps(run, indent=1) + "\n")
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[Fit]]:
+    kept = json.loads(path.read_text())
+    return kept["environment"], [Fit(**row) for row in kept["rows"]]
+
+
+def section(path: Path) -> str:
+    """What a page shows of the results in a file."""
+    return "\n".join(_lines(*_read(path)))
 
 
 def _lines(run: dict[str, Any], fits: Sequence[Fit]) -> Iterator[str]:

@@ -13,7 +13,7 @@ import torch
 
 from fastgen import backends
 
-_PACKAGES = ("fastgen", "torch", "triton", "numpy", "nflows", "zuko")
+_PACKAGES = ("fastgen", "torch", "triton", "numpy", "nflows", "normflows", "zuko", "pyro-ppl", "FrEIA")
 
 
 def environment(device: str) -> dict[str, Any]:

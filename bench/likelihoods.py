@@ -109,8 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--render", type=Path, nargs=2, metavar=("FILE", "PAGE"), help="put results into a page, and stop")
     options = parser.parse_args(arguments)
     if options.render:
-        run = json.loads(options.render[0].read_text())
-        report.render(options.render[1], "likelihoods", markdown(run["environment"], [Result(**row) for row in run["rows"]]))
+        report.render(options.render[1], "likelihoods", section(options.render[0]))
         return 0
     for row in ROWS:
         if not options.names or {Path(row.data).stem, row.name} & set(options.names):
@@ -184,6 +183,12 @@ def _fit(row: Trained, options: argparse.Namespace, runs: Path, seed: int) -> di
     raw = {name: np.concatenate([b.log_prob(part.rows) for part in data.held_out("test")]) for name, b in simple}
     found = {row.name: LogLikelihood(nats), **{name: LogLikelihood(values) for name, values in raw.items()}}
     return {**result_json(data, found), "seconds": time.perf_counter() - begun}
+
+
+def section(path: Path) -> str:
+    """What a page shows of the results in a file."""
+    kept = json.loads(path.read_text())
+    return markdown(kept["environment"], [Result(**row) for row in kept["rows"]])
 
 
 def markdown(run: dict, results: Sequence[Result]) -> str:

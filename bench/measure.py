@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 
@@ -12,56 +13,24 @@ from fastgen import backends
 
 from . import ceilings
 from .case import OURS, Case, MemoryCase
-from .memory import peak_bytes
-from .timing import interleave, pair_ratios, summarise
+from .memory import peak_bytes, peak_bytes_here
+from .precision import name_of
+from .rows import NOTHING, Row
+from .timing import SHORT, interleave, pair_ratios, replay, summarise
 
 _SECONDS = {False: 4.0, True: 1.0}
 _PAGE = 4096
-
-
-class WrongResult(AssertionError):
-    """What was to be timed does not compute what it should."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measured number: one candidate of one case.
-
-    quantity: "time", in ms, or "extra memory", in MiB; `low` and `high` are the quartiles around the median `value`.
-    ratio: the median over the rounds of this candidate's number through fastgen's; above 1 fastgen is better.
-    roof: the least number of ms the work can take here, limited by `bound`: "arithmetic" or "bandwidth".
-    share: roof / value.
-    error: the relative error of fastgen's results, checked before.
-    """
-
-    operation: str
-    mode: str
-    shape: str
-    dtype: str
-    device: str
-    instructions: str
-    candidate: str
-    quantity: str
-    value: float
-    low: float
-    high: float
-    ratio: float | None = None
-    ratio_low: float | None = None
-    ratio_high: float | None = None
-    target: float | None = None
-    roof: float | None = None
-    bound: str | None = None
-    share: float | None = None
-    error: float | None = None
-
-    @property
-    def reached(self) -> bool | None:
-        """Whether the ratio reaches its target; None without one."""
-        return None if self.target is None or self.ratio is None else self.ratio >= self.target
+# How many times the roof is beyond every error of the roof's: what is above computes nothing but remembers.
+_IMPOSSIBLE = 10
+# Calls that take longer are not made once more for the memory they take.
+_LONG = 1.0
 
 
 def measure(case: Case | MemoryCase, *, quick: bool = False) -> Iterator[Row]:
-    """Raises WrongResult before anything is timed when fastgen's results are not what they should be."""
+    """The rows of a case. Candidates whose results are not what they should be, or that fail, get a note and no number.
+
+    Nothing is timed where that is fastgen.
+    """
     return _memory(case) if isinstance(case, MemoryCase) else _time(case, quick)
 
 
@@ -75,9 +44,9 @@ def _memory(case: MemoryCase) -> Iterator[Row]:
             case.operation,
             case.mode,
             case.shape,
-            _name(case.dtype),
+            name_of(case.dtype, "cpu"),
             "cpu",
-            _instructions("cpu"),
+            instructions("cpu"),
             name,
             "extra memory",
             value=found / 2**20,
@@ -91,52 +60,114 @@ def _memory(case: MemoryCase) -> Iterator[Row]:
 
 
 def _time(case: Case, quick: bool) -> Iterator[Row]:
+    _forget_compiled()
     with cpu_variant(case.variant):
-        error = case.error()
-        if not error <= case.error_limit:
-            found = f"relative error {error:.1e}, at most {case.error_limit:.1e} expected"
-            raise WrongResult(f"{case.operation}, {case.mode}, {case.shape}: {found}")
-        times = interleave(case.candidates, device=case.device, seconds=_SECONDS[quick])
-        instructions = _instructions(case.device)
+        rows = {name: _checked(case, name) for name in case.candidates}
+        if rows[OURS].note:
+            yield rows[OURS]
+            return
+        right = {name: call for name, call in case.candidates.items() if not rows[name].note}
+        times = interleave(right, device=case.device, seconds=_SECONDS[quick])
+        memory = {name: _peak(call, min(times[name]), case.device) for name, call in right.items()}
+        graphs = replay(right, seconds=_SECONDS[quick]) if _short(case, times) else None
+    roof, bound = _roof(case)
+    for name, found in times.items():
+        if (share := roof / (1e3 * min(found))) > _IMPOSSIBLE:
+            rows[name] = replace(rows[name], note=f"{share:.0f} times the roof: what is timed is not what was checked")
+    if rows[OURS].note:
+        yield rows[OURS]
+        return
+    # A row keeps its place among the candidates, whether it has a number or not.
+    for name, row in rows.items():
+        if row.note:
+            yield row
+            continue
+        row = replace(row, memory=memory[name], roof=roof, bound=bound, **case.work._asdict())
+        if graphs is None:
+            yield _timed(replace(row, timer="loop" if case.device == "cpu" else "events"), times, case)
+        else:
+            yield _timed(replace(row, timer="graph"), graphs, case)
+    if graphs is not None:
+        for name in (name for name in right if not rows[name].note):
+            yield _timed(replace(rows[name], quantity="call", timer="events"), times, case, with_target=False)
+
+
+def _checked(case: Case, name: str) -> Row:
+    """A row without a number: with the error of the candidate's results, or a note of why it is not to be timed."""
+    error, note = _error(case.errors[name])
+    if error is not None and not error <= case.error_limit:
+        note = f"results differ: relative error {error:.1e}, at most {case.error_limit:.1e} expected"
+    return Row(
+        case.operation,
+        case.mode,
+        case.shape,
+        name_of(case.dtype, case.device),
+        case.device,
+        instructions(case.device),
+        name,
+        "time",
+        *(NOTHING,) * 3,
+        target=case.targets.get(name),
+        error=error,
+        note=note,
+    )
+
+
+def _error(check: Callable[[], float]) -> tuple[float | None, str]:
+    try:
+        return check(), ""
+    except Exception as error:  # whatever a peer or a compiler raises is what there is to report
+        compiler = type(error).__module__.startswith(("torch._dynamo", "torch._inductor", "torch._functorch"))
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return None, f"{'does not compile' if compiler else 'fails'}: {reason}"
+
+
+def _timed(row: Row, times: Mapping[str, list[float]], case: Case, *, with_target: bool = True) -> Row:
+    name = row.candidate
+    milliseconds = summarise([1e3 * t for t in times[name]])
+    ratio = pair_ratios(times[name], times[OURS]) if name != OURS else None
+    return replace(
+        row,
+        value=milliseconds.median,
+        low=milliseconds.low,
+        high=milliseconds.high,
+        ratio=ratio.median if ratio else None,
+        ratio_low=ratio.low if ratio else None,
+        ratio_high=ratio.high if ratio else None,
+        target=row.target if with_target else None,
+        share=None if row.roof is None else row.roof / milliseconds.median,
+    )
+
+
+def _roof(case: Case) -> tuple[float, str]:
+    """The least number of ms the work can take here, and what limits it."""
     arithmetic = 1e3 * case.work.flops / ceilings.gemm_rate(case.device, case.dtype)
     transfer = 1e3 * case.work.bytes / ceilings.copy_bandwidth(case.device, case.work.bytes)
-    roof = max(arithmetic, transfer)
-    for name in case.candidates:
-        milliseconds = summarise([1e3 * t for t in times[name]])
-        ratio = pair_ratios(times[name], times[OURS]) if name != OURS else None
-        yield Row(
-            case.operation,
-            case.mode,
-            case.shape,
-            _name(case.dtype),
-            case.device,
-            instructions,
-            name,
-            "time",
-            value=milliseconds.median,
-            low=milliseconds.low,
-            high=milliseconds.high,
-            ratio=ratio.median if ratio else None,
-            ratio_low=ratio.low if ratio else None,
-            ratio_high=ratio.high if ratio else None,
-            target=case.targets.get(name),
-            roof=roof,
-            bound="arithmetic" if arithmetic >= transfer else "bandwidth",
-            share=roof / milliseconds.median,
-            error=error if name == OURS else None,
-        )
+    return max(arithmetic, transfer), "arithmetic" if arithmetic >= transfer else "bandwidth"
 
 
-def _instructions(device: str) -> str:
+def _peak(call: Callable[[], object], seconds: float, device: str) -> float | None:
+    """MiB."""
+    found = peak_bytes_here(call, device) if seconds < _LONG else None
+    return None if found is None else found / 2**20
+
+
+def _short(case: Case, times: Mapping[str, list[float]]) -> bool:
+    return case.device == "cuda" and min(min(found) for found in times.values()) < SHORT
+
+
+def _forget_compiled() -> None:
+    """Each case compiles for its own shapes: what was compiled for those before would make them dynamic."""
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
+
+
+def instructions(device: str) -> str:
     """What fastgen's kernels run with, and torch's where that differs."""
     if device != "cpu":
         return device
     ours, theirs = backends.cpu_variant() or "reference", torch.backends.cpu.get_cpu_capability().lower()
     return ours if ours in (theirs, "reference") else f"{ours}, torch {theirs}"
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 @contextmanager

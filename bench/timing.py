@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 from typing import NamedTuple
 
 import torch
+
+# Below this many seconds a kernel on a GPU is shorter than what starts it: graphs are timed in place of calls.
+SHORT = 1e-4
 
 # A sample lasts about this long: a loop, as in use, whose data is as warm as a loop keeps it.
 _SAMPLE_SECONDS = 0.1
@@ -25,6 +28,17 @@ class Summary(NamedTuple):
     median: float
     low: float
     high: float
+
+
+class Rotation:
+    """A call that takes the next of several in turn: the same function of inputs of its own each."""
+
+    def __init__(self, calls: Sequence[Callable[[], object]]) -> None:
+        self.calls = calls
+        self._next = itertools.cycle(calls)
+
+    def __call__(self) -> object:
+        return next(self._next)()
 
 
 def summarise(values: Sequence[float]) -> Summary:
@@ -45,7 +59,7 @@ def interleave(
     Every candidate is warmed up; then rounds run for about `seconds`, each timing all candidates in turn, every other
     round in the opposite order. On CUDA the times are those between two events on the current stream.
     """
-    _keep_freed_memory()
+    keep_freed_memory()
     sample = _sample_cuda if device == "cuda" else _sample_cpu
     calls = {name: _calls_per_sample(call, sample) for name, call in candidates.items()}
     times: dict[str, list[float]] = {name: [] for name in candidates}
@@ -59,8 +73,38 @@ def interleave(
     return times
 
 
-@cache
-def _keep_freed_memory() -> None:
+def replay(candidates: Mapping[str, Callable[[], object]], *, seconds: float = 2.0) -> dict[str, list[float]] | None:
+    """As `interleave` on CUDA, each candidate's kernels replayed as a graph, without what starts them from Python.
+
+    None where one of them cannot be captured: all or none are.
+    """
+    graphs, sizes = {}, {}
+    for name, call in candidates.items():
+        calls = call.calls if isinstance(call, Rotation) else [call]
+        try:
+            graphs[name], sizes[name] = _capture(calls).replay, len(calls)
+        except RuntimeError:
+            return None
+    times = interleave(graphs, device="cuda", seconds=seconds)
+    return {name: [t / sizes[name] for t in found] for name, found in times.items()}
+
+
+def _capture(calls: Sequence[Callable[[], object]]) -> torch.cuda.CUDAGraph:
+    """One graph of all the calls, warmed up as captures ask for."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            calls[0]()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for call in calls:
+            call()
+    return graph
+
+
+def keep_freed_memory() -> None:
     """Has glibc keep what is freed, for all candidates alike: else page faults, not kernels, rule a step."""
     trim_threshold, mmap_threshold = -1, -3  # malloc.h
     with suppress(OSError, AttributeError):  # another C library

@@ -90,9 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"NAME: expected one of {'; '.join(names)}, found {unknown[0]}")
     if options.render:
-        run = json.loads(options.render[0].read_text())
-        lines = _lines(run["environment"], [Result(**row) for row in run["rows"]])
-        report.render(options.render[1], "vae", "\n".join(lines))
+        report.render(options.render[1], "vae", section(options.render[0]))
         return 0
     if options.data_dir is None:
         parser.error("--data-dir: expected the folder of MNIST's files, found none")
@@ -136,6 +134,12 @@ def _write(path: Path, result: Result) -> None:
     rows = {row["name"]: row for row in [*before, asdict(result)]}
     run = {"environment": environment("cpu"), "rows": [rows[model.name] for model in MODELS if model.name in rows]}
     path.write_text(json.dumps(run, indent=1) + "\n")
+
+
+def section(path: Path) -> str:
+    """What a page shows of the results in a file."""
+    kept = json.loads(path.read_text())
+    return "\n".join(_lines(kept["environment"], [Result(**row) for row in kept["rows"]]))
 
 
 def _lines(run: dict[str, Any], results: Sequence[Result]) -> Iterator[str]:

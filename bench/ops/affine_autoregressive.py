@@ -13,7 +13,9 @@ from torch import Tensor
 
 from fastgen import ops, reference
 
-from ..case import OURS, Case, Setting, Work, both_modes, leaves
+from ..case import OURS, Case, Setting, Work, leaves, passes
+from ..precision import word
+from ..providers import compiled
 
 OPERATION = "affine_autoregressive"
 SCALE_MAP = ops.ScaleMap("soft_clip", c=6.9)
@@ -24,9 +26,10 @@ def cases(setting: Setting) -> Iterator[Case]:
         x, shift, log_scale = (torch.randn(batch, features, device=setting.device) for _ in range(3))
         # A network puts out shift and log_scale side by side: views of that are what the operation is given.
         inputs = leaves(x, torch.stack((shift, 0.3 * log_scale), -1))
-        candidates = {OURS: _of_network(ops.affine_autoregressive), "PyTorch": _of_network(reference.affine_autoregressive)}
-        work = Work(0, 4 * batch * (4 * features + 1)), Work(0, 4 * batch * (7 * features + 1))
-        yield from both_modes(OPERATION, f"{batch} x {features}", candidates, candidates["PyTorch"], inputs, work)
+        plain = _of_network(reference.affine_autoregressive)
+        candidates = {OURS: _of_network(ops.affine_autoregressive), "PyTorch": plain, **compiled(plain, setting)}
+        work = Work(0, word() * batch * (4 * features + 1)), Work(0, word() * batch * (7 * features + 1))
+        yield from passes(OPERATION, f"{batch} x {features}", candidates, plain, inputs, work)
 
 
 def _of_network(transform: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -6,13 +6,13 @@ written. Backward: a forward pass at the solution and a backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from fastgen import ops, reference
+from fastgen import backends, ops, reference
 from fastgen.flows import MaskedAutoregressiveTransform
 
 from ..case import OURS, Case, Setting, leaves, relative_error, with_gradients, without_gradients
@@ -52,7 +52,37 @@ def _inverse(features: int, hidden: int, batch: int, targets: dict[str, float], 
     work, _ = masked_mlp.work(network, batch)
     calls = {name: without_gradients(run, [w]) for name, run in candidates.items()}
     shape = f"{batch} x {features}, hidden {hidden} x 2"
-    return Case(OPERATION, "forward", shape, calls, lambda: _error(transform, w), work, targets, device=device)
+    doubles = [p.double() for p in params]
+    errors = {
+        OURS: lambda: _error(transform, w),
+        DENSE: lambda: _error_of_a_pass(candidates[DENSE], network, doubles, [None] * len(masks), w),
+        FUSED: lambda: _error_of_a_transform(transform, w),
+        PASS: lambda: _error_of_a_pass(candidates[PASS], network, doubles, masks, w),
+    }
+    return Case(OPERATION, "forward", shape, calls, errors, work, targets, device=device)
+
+
+def _error_of_a_pass(
+    run: Callable[[Tensor], object],
+    network: ops.MaskedNetwork,
+    doubles: Sequence[Tensor],
+    masks: Sequence[Tensor | None],
+    w: Tensor,
+) -> float:
+    expected = masked_chain(w.double(), network, doubles, masks)
+    found = run(w)
+    assert isinstance(found, Tensor)
+    return relative_error([found], [expected])
+
+
+@torch.no_grad()
+def _error_of_a_transform(transform: MaskedAutoregressiveTransform, w: Tensor) -> float:
+    """Of the fused pass, against its definition in float64."""
+    doubles = [p.double() for p in parameters_of(transform.made)]
+    with backends.use("reference"):
+        shift, log_scale = ops.masked_mlp(w.double(), transform.made.network, doubles).unbind(-1)
+        expected = ops.affine_autoregressive(w.double(), shift, log_scale, scale_map=transform.scale_map)
+    return relative_error(transform(w), expected)
 
 
 def _gradient(features: int, hidden: int, batch: int, device: str) -> Case:
@@ -68,14 +98,22 @@ def _gradient(features: int, hidden: int, batch: int, device: str) -> Case:
         shift, log_scale = ops.masked_mlp(x, network, params, plan=plan).unbind(-1)
         return ops.affine_autoregressive(x, shift, log_scale, scale_map=transform.scale_map)
 
+    def error_of_the_network() -> float:
+        # So few rows that rounding takes no unit past the kink of its ReLU.
+        few, few_grads = leaves(w[:32], *inputs[1:]), [g[:32] for g in grads]
+        with backends.use("reference"):
+            expected = with_gradients(forward, leaves(*(t.double() for t in few)), [g.double() for g in few_grads])
+        return relative_error(with_gradients(forward, few, few_grads), expected)
+
     calls = {
         OURS: lambda: with_gradients(inverse, inputs, grads),
         "the fused network": lambda: with_gradients(forward, inputs, grads),
     }
     ahead, back = masked_mlp.work(network, batch)
     shape = f"{batch} x {features}, hidden {hidden} x 2"
+    errors = {OURS: lambda: _error(transform, w), "the fused network": error_of_the_network}
     # At the price of a few passes: a forward pass more than the network's own.
-    return Case(OPERATION, "forward+backward", shape, calls, lambda: _error(transform, w), ahead + ahead + back, device=device)
+    return Case(OPERATION, "forward+backward", shape, calls, errors, ahead + ahead + back, device=device)
 
 
 def _transform(features: int, hidden: int, device: str) -> MaskedAutoregressiveTransform:

@@ -5,7 +5,7 @@ Flops and bytes: those of one masked pass of the network; the random numbers are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ def _sample(model: AutoregressiveDensity, batch: int, device: str) -> Case:
     made, sampler = model.made, model.conditional.sampler
     params = [p.detach() for p in parameters_of(made)]
     network, plan = made.masked(0, params[0].device)
-    noise = model.conditional.noise((batch, model.features), torch.float32, params[0].device, None)
+    noise = model.conditional.noise((batch, model.features), torch.get_default_dtype(), params[0].device, None)
     columns = torch.randn(batch, network.features, device=device)
     masks = [mask_of(layer).to(columns) for layer in network.layers]
 
@@ -59,7 +59,19 @@ def _sample(model: AutoregressiveDensity, batch: int, device: str) -> Case:
     calls = {name: without_gradients(run, []) for name, run in candidates.items()}
     work, _ = masked_mlp.work(network, batch)
     shape = f"{sampler.kind}, {batch} x {model.features}, hidden {HIDDEN} x 2"
-    return Case(OPERATION, "forward", shape, calls, lambda: _error(sampler, made, noise), work, device=device)
+
+    def error_of_a_pass(run: Callable[[], object], masks: Sequence[Tensor | None]) -> float:
+        found = run()
+        assert isinstance(found, Tensor)
+        return relative_error([found], [masked_chain(columns.double(), network, [p.double() for p in params], masks)])
+
+    errors = {
+        OURS: lambda: _error(sampler, made, noise),
+        DENSE: lambda: error_of_a_pass(candidates[DENSE], [None] * len(masks)),
+        PASS: lambda: error_of_a_pass(candidates[PASS], masks),
+        LOOP: lambda: error_of_a_pass(candidates[LOOP], masks),
+    }
+    return Case(OPERATION, "forward", shape, calls, errors, work, device=device)
 
 
 def _error(sampler: ConditionalSampler, made: MADE, noise: Tensor) -> float:

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from fastgen import ops, reference
 
-from ..case import OURS, Case, MemoryCase, Setting, Work, both_modes, leaves, relative_error, with_gradients, without_gradients
+from ..case import OURS, Case, MemoryCase, Setting, Work, leaves, passes, relative_error, with_gradients, without_gradients
+from ..precision import word
+from ..providers import compiled
 
 OPERATION = "gaussian_mixture_log_prob"
 LARGE = (10_000, 256, 64)
@@ -32,14 +34,14 @@ def cases(setting: Setting) -> Iterator[Case | MemoryCase]:
         candidates = {
             OURS: ops.gaussian_mixture_log_prob,
             "PyTorch": reference.gaussian_mixture_log_prob,
-            "compiled": torch.compile(reference.gaussian_mixture_log_prob),
+            **compiled(reference.gaussian_mixture_log_prob, setting),
         }
         read = rows * features + 2 * components * features + components
-        work = Work(0, 4 * (read + rows)), Work(0, 4 * (2 * read + 2 * rows))
+        work = Work(0, word() * (read + rows)), Work(0, word() * (2 * read + 2 * rows))
         shape = f"{rows} x {components} x {features}"
         truth = reference.gaussian_mixture_log_prob
-        yield from both_modes(OPERATION, shape, candidates, truth, inputs, work, TARGETS if size == LARGE else None)
-    if setting.device == "cpu" and not setting.quick:
+        yield from passes(OPERATION, shape, candidates, truth, inputs, work, TARGETS if size == LARGE else None)
+    if setting.counts_memory:
         rows, components, features = LARGE
         returned = 4 * (rows + rows * features + 2 * components * features + components)
         allowed = {"1% of rows x components x features": 4 * rows * components * features // 100}
@@ -74,7 +76,7 @@ def _density_estimate() -> Iterator[Case | MemoryCase]:
             return relative_error([ops.gaussian_mixture_log_prob(few, *inputs[1:])], [truth])
 
     call = without_gradients(ops.gaussian_mixture_log_prob, inputs)
-    yield Case(OPERATION, "forward", shape, {OURS: call}, error, Work(0, 4 * POINTS * 6))
+    yield Case(OPERATION, "forward", shape, {OURS: call}, {OURS: error}, Work(0, 4 * POINTS * 6))
     made = {OURS: partial(_estimate_call, POINTS)}
     yield MemoryCase(OPERATION, "forward", shape, made, 4 * POINTS, {"200 MB": 200_000_000 - 4 * POINTS})
 

@@ -2,7 +2,8 @@
 
 Work: 2 B nnz(M) floating-point operations forward, twice that for the gradients of x and W. Bytes forward: x, the allowed
 entries of W, b and y once each; backward reads x, W and the incoming gradient and writes the gradients of x, W (all of
-it: zeros outside the mask) and b.
+it: zeros outside the mask) and b. W is zero outside the mask, so that the dense layer computes the same; its gradient of W is
+compared inside the mask.
 """
 
 from __future__ import annotations
@@ -18,34 +19,42 @@ from torch import Tensor
 from fastgen import backends, ops
 from fastgen.nn import MADE
 
-from ..case import OURS, Case, MemoryCase, Setting, Work, both_modes, leaves, relative_error
+from ..case import OURS, Case, MemoryCase, Setting, Work, leaves, passes, relative_error
 from ..plain import mask_of
+from ..precision import TF32
+from ..providers import compiled
 
 OPERATION = "masked_linear"
+# By the width of a square layer, of 4096 rows on an H200.
+CUDA_TARGETS = {2048: {"dense": 1.2}, 4096: {"dense": 1.6}, 8192: {"dense": 1.6}}
 FEATURES = {512: 64, 1024: 256, 2048: 512}  # of the MADE, by its hidden width
 
 
 def cases(setting: Setting) -> Iterator[Case | MemoryCase]:
     if setting.device == "cuda":
-        for hidden in (1024,) if setting.quick else (1024, 4096):
+        for hidden in (1024,) if setting.quick else (1024, *CUDA_TARGETS):
             _, layer, _ = made_layers(hidden // 4, hidden)
-            for dtype in (torch.float32, torch.bfloat16):
-                yield from comparison(layer, 4096, "cuda", dtype)
+            # What is asked of tensor cores.
+            wanted = CUDA_TARGETS.get(hidden, {}) if setting.dtype in ("bfloat16", TF32) else {}
+            yield from comparison(layer, 4096, setting, {"forward": wanted, "forward+backward": wanted})
         return
     squares = {512: FEATURES[512]} if setting.quick else FEATURES
     batches = (256,) if setting.quick else (256, 1024)
     if backends.cpu_variant() == "avx2":
-        yield from _square(squares, batches, {"forward": {"dense": 1.6}, "forward+backward": {"dense": 1.6}})
+        yield from _square(squares, batches, setting, {"forward": {"dense": 1.6}, "forward+backward": {"dense": 1.6}})
         return
-    yield from _square(squares, batches, {"forward": {"dense": 1.7, "W * M": 1.85}, "forward+backward": {"dense": 1.7}})
+    targets = {"forward": {"dense": 1.7, "W * M": 1.85}, "forward+backward": {"dense": 1.7}}
+    yield from _square(squares, batches, setting, targets)
     first, _, last = made_layers(FEATURES[512], 512)
     for layer in (first, last):
-        yield from comparison(layer, 256, targets={"forward+backward": {"dense": 1.4}})
-        yield from kernels_alone(layer, 256, 1.4)
+        yield from comparison(layer, 256, setting, {"forward+backward": {"dense": 1.4}})
+        if setting.dtype == "float32":
+            yield from kernels_alone(layer, 256, 1.4)
     if backends.cpu_variant() == "avx512":
         # fastgen's AVX2 kernels against a dense layer that keeps its AVX-512.
-        yield from (replace(case, variant="avx2") for case in _square(squares, (256,), {}))
-    yield memory(1024, 256)
+        yield from (replace(case, variant="avx2") for case in _square(squares, (256,), setting, {}))
+    if setting.counts_memory:
+        yield memory(1024, 256)
 
 
 def made_layers(features: int, hidden: int) -> tuple[ops.MaskedLayer, ...]:
@@ -53,29 +62,26 @@ def made_layers(features: int, hidden: int) -> tuple[ops.MaskedLayer, ...]:
     return MADE(features, hidden_features=(hidden, hidden)).network.layers
 
 
-def _square(squares: Mapping[int, int], batches: tuple[int, ...], targets: Mapping[str, Mapping[str, float]]) -> Iterator[Case]:
+def _square(
+    squares: Mapping[int, int], batches: tuple[int, ...], setting: Setting, targets: Mapping[str, Mapping[str, float]]
+) -> Iterator[Case]:
     for hidden, features in squares.items():
         _, layer, _ = made_layers(features, hidden)
         for batch in batches:
-            yield from comparison(layer, batch, targets=targets)
-            if targets:
+            yield from comparison(layer, batch, setting, targets)
+            if targets and setting.dtype == "float32":
                 yield from kernels_alone(layer, batch, targets["forward+backward"]["dense"])
 
 
 def comparison(
-    layer: ops.MaskedLayer,
-    batch: int,
-    device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    targets: Mapping[str, Mapping[str, float]] | None = None,
+    layer: ops.MaskedLayer, batch: int, setting: Setting, targets: Mapping[str, Mapping[str, float]] | None = None
 ) -> Iterator[Case]:
     in_degrees, out_degrees = torch.tensor(layer.in_degrees), torch.tensor(layer.out_degrees)
     fan_in, fan_out = len(in_degrees), len(out_degrees)
-    x, weight, bias = (
-        torch.randn(size, device=device, dtype=dtype) for size in ((batch, fan_in), (fan_out, fan_in), (fan_out,))
-    )
+    sizes = (batch, fan_in), (fan_out, fan_in), (fan_out,)
+    x, weight, bias = (torch.randn(size, device=setting.device) for size in sizes)
     mask = mask_of(layer).to(x)
-    plan = ops.make_plan(in_degrees, out_degrees, strict=layer.strict, device=device)
+    plan = ops.make_plan(in_degrees, out_degrees, strict=layer.strict, device=setting.device)
 
     def ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return ops.masked_linear(x, weight, bias, in_degrees, out_degrees, strict=layer.strict, plan=plan)
@@ -83,18 +89,25 @@ def comparison(
     def masked(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.linear(x, weight * mask, bias)
 
-    inputs = leaves(x, weight / fan_in**0.5, bias)
-    candidates: dict[str, Callable[..., Tensor]] = {OURS: ours, "dense": F.linear, "W * M": masked}
-    shape = f"{batch} x {fan_in} -> {fan_out}"
-    yield from both_modes(OPERATION, shape, candidates, masked, inputs, work(layer, batch, dtype), targets)
+    inputs = leaves(x, weight * mask / fan_in**0.5, bias)
+    candidates: dict[str, Callable[..., Tensor]] = {
+        OURS: ours,
+        "dense": F.linear,
+        "W * M": masked,
+        **compiled(masked, setting),
+    }
+    compared = {"dense": lambda results: [*results[:2], results[2] * mask, results[3]]}
+    shape, least = f"{batch} x {fan_in} -> {fan_out}", work(layer, batch, x.dtype)
+    yield from passes(OPERATION, shape, candidates, masked, inputs, least, targets, compared=compared)
 
 
 def kernels_alone(layer: ops.MaskedLayer, batch: int, target: float) -> Iterator[Case]:
     """Forward and backward of the CPU kernels on both sides, into buffers that are there: no allocator, no autograd."""
     in_degrees, out_degrees = torch.tensor(layer.in_degrees), torch.tensor(layer.out_degrees)
     fan_in, fan_out = len(in_degrees), len(out_degrees)
-    x, weight, bias = torch.randn(batch, fan_in), torch.randn(fan_out, fan_in) / fan_in**0.5, torch.randn(fan_out)
-    grad, mask = torch.randn(batch, fan_out), mask_of(layer)
+    mask = mask_of(layer)
+    x, weight, bias = torch.randn(batch, fan_in), torch.randn(fan_out, fan_in) * mask / fan_in**0.5, torch.randn(fan_out)
+    grad = torch.randn(batch, fan_out)
     plan = ops.make_plan(in_degrees, out_degrees, strict=layer.strict)
     y, gx, gw, gb = (torch.empty_like(t) for t in (grad, x, weight, bias))
     compiled = backends.compiled()
@@ -104,20 +117,23 @@ def kernels_alone(layer: ops.MaskedLayer, batch: int, target: float) -> Iterator
         compiled.masked_linear_backward(grad, x, weight, y, *plan, "identity", gx, gw, gb)
         return y, gx, gw, gb
 
-    def dense() -> None:
+    def dense() -> tuple[Tensor, ...]:
         torch.addmm(bias, x, weight.t(), out=y)
         torch.mm(grad, weight, out=gx)
         torch.mm(grad.t(), x, out=gw)
         torch.sum(grad, 0, out=gb)
+        return y, gx, gw, gb
 
-    def error() -> float:
-        d = [t.double() for t in (x, weight * mask, grad)]
+    def error(run: Callable[[], tuple[Tensor, ...]]) -> float:
+        d = [t.double() for t in (x, weight, grad)]
         expected = (d[0] @ d[1].t() + bias.double(), d[2] @ d[1], d[2].t() @ d[0] * mask, d[2].sum(0))
-        return relative_error(ours(), expected)
+        found = run()
+        return relative_error([*found[:2], found[2] * mask, found[3]], expected)
 
-    forward, backward = work(layer, batch, torch.float32)
+    forward, backward = work(layer, batch, x.dtype)
     shape, candidates = f"{batch} x {fan_in} -> {fan_out}", {OURS: ours, "dense": dense}
-    yield Case(OPERATION, "kernels alone", shape, candidates, error, forward + backward, {"dense": target})
+    errors = {name: partial(error, run) for name, run in candidates.items()}
+    yield Case(OPERATION, "kernels alone", shape, candidates, errors, forward + backward, {"dense": target})
 
 
 def work(layer: ops.MaskedLayer, batch: int, dtype: torch.dtype) -> tuple[Work, Work]:
@@ -144,7 +160,7 @@ def memory(hidden: int, batch: int) -> MemoryCase:
 def _memory_call(name: str, hidden: int, batch: int) -> Callable[[], object]:
     def call(features: int, hidden: int, batch: int) -> Callable[[], object]:
         _, layer, _ = made_layers(features, hidden)
-        _, forward_backward = comparison(layer, batch)
+        *_, forward_backward = comparison(layer, batch, Setting(quick=True))
         return forward_backward.candidates[name]
 
     call(4, 16, 8)()

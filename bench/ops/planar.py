@@ -8,7 +8,6 @@ Parameters of each row's own are read once forward, and read once and written on
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -16,43 +15,45 @@ from torch import Tensor
 
 from fastgen import ops, reference
 
-from ..case import OURS, Case, Setting, Work, both_modes, leaves
+from ..case import OURS, Case, Setting, Work, leaves, passes
+from ..precision import word
+from ..providers import compiled
 
 OPERATION = "planar"
 
 # What the operation was built to reach, at K = 16.
 TARGETS = {
     "shared": {
-        "forward": {"loop": 20.0, "torch.compile": 1.5},
+        "forward": {"loop": 20.0, "compiled": 1.5},
         "forward+backward": {"loop": 12.0, "two products": 2.0},
     },
-    "per row": {"forward+backward": {"loop": 4.0, "torch.compile": 1.0}},
+    "per row": {"forward+backward": {"loop": 4.0, "compiled": 1.0}},
 }
 
 
 def cases(setting: Setting) -> Iterator[Case]:
     for batch, features, layers in ((256, 64, 16),) if setting.quick else ((256, 64, 16), (65536, 64, 16)):
-        work = 4 * batch * (2 * features + 1), 4 * batch * (3 * features + 1)
+        moved = word() * batch * (2 * features + 1), word() * batch * (3 * features + 1)
         flops = 4 * batch * features * layers, 8 * batch * features * layers
         inputs = _inputs(setting, batch, features, layers, ())
-        candidates = {OURS: ops.planar, "loop": loop, "torch.compile": _compiled(), "two products": two_products}
-        works = Work(flops[0], work[0]), Work(flops[1], work[1])
+        candidates = {OURS: ops.planar, "loop": loop, **compiled(loop, setting), "two products": two_products}
+        works = Work(flops[0], moved[0]), Work(flops[1], moved[1])
         targets = TARGETS["shared"] if batch == 65536 else None
         shape = f"{batch} x {features}, {layers} layers"
-        yield from both_modes(OPERATION, shape, candidates, loop, inputs, works, targets)
+        yield from passes(OPERATION, shape, candidates, loop, inputs, works, targets)
         inverse = {OURS: ops.planar_inverse, "PyTorch": reference.planar_inverse}
-        yield from both_modes("planar_inverse", shape, inverse, reference.planar_inverse, inputs, works)
+        yield from passes("planar_inverse", shape, inverse, reference.planar_inverse, inputs, works)
     for batch, features, layers in ((256, 32, 16),) if setting.quick else ((256, 32, 16), (4096, 32, 16)):
         parameters = batch * layers * (2 * features + 1)
         inputs = _inputs(setting, batch, features, layers, (batch,))
-        candidates = {OURS: ops.planar, "loop": loop, "torch.compile": _compiled()}
+        candidates = {OURS: ops.planar, "loop": loop, **compiled(loop, setting)}
         works = (
-            Work(0, 4 * (batch * (2 * features + 1) + parameters)),
-            Work(0, 4 * (batch * (3 * features + 1) + 2 * parameters)),
+            Work(0, word() * (batch * (2 * features + 1) + parameters)),
+            Work(0, word() * (batch * (3 * features + 1) + 2 * parameters)),
         )
         targets = TARGETS["per row"] if batch == 4096 else None
         shape = f"{batch} x {features}, {layers} layers of each row's own"
-        yield from both_modes(OPERATION, shape, candidates, loop, inputs, works, targets)
+        yield from passes(OPERATION, shape, candidates, loop, inputs, works, targets)
 
 
 def _inputs(setting: Setting, batch: int, features: int, layers: int, lead: tuple[int, ...]) -> list[Tensor]:
@@ -91,8 +92,3 @@ def two_products(z: Tensor, u: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Te
         outputs.append(a.tanh())
     h = torch.stack(outputs, -1)
     return z + h @ directions, torch.log1p((1 - h * h) * m).sum(-1)
-
-
-@cache
-def _compiled():  # type: ignore[no-untyped-def]
-    return torch.compile(loop)

@@ -7,13 +7,14 @@ There is no matrix product.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 
 import torch
 
 from fastgen import ops, reference
 
-from ..case import OURS, Case, Setting, Work, both_modes, leaves
+from ..case import OURS, Case, Setting, Work, leaves, passes
+from ..precision import word
+from ..providers import compiled
 
 OPERATION = "radial"
 
@@ -23,14 +24,9 @@ def cases(setting: Setting) -> Iterator[Case]:
         z, centre = torch.randn(batch, features, device=setting.device), torch.randn(layers, features, device=setting.device)
         log_alpha, raw_beta = (torch.randn(layers, device=setting.device) for _ in range(2))
         inputs = leaves(z, centre, log_alpha, raw_beta)
-        work = Work(0, 4 * batch * (2 * features + 1)), Work(0, 4 * batch * (3 * features + 1))
+        work = Work(0, word() * batch * (2 * features + 1)), Work(0, word() * batch * (3 * features + 1))
         shape = f"{batch} x {features}, {layers} layers"
         for name in ("radial", "radial_inverse"):
             definition = getattr(reference, name)
-            candidates = {OURS: getattr(ops, name), "PyTorch": definition, "torch.compile": _compiled(definition)}
-            yield from both_modes(name, shape, candidates, definition, inputs, work)
-
-
-@cache
-def _compiled(definition):  # type: ignore[no-untyped-def]
-    return torch.compile(definition)
+            candidates = {OURS: getattr(ops, name), "PyTorch": definition, **compiled(definition, setting)}
+            yield from passes(name, shape, candidates, definition, inputs, work)

@@ -13,10 +13,12 @@ from .. import __version__
 from ..data import DataError
 from ..io import FileError
 from ..train import NonFiniteLoss
+from .bench import PASSED_ON, bench
 from .demo import demo
 from .describe import data
 from .doctor import doctor
 from .errors import Stopped, UserError
+from .estimate import estimate
 from .evaluate import evaluate
 from .plot import plot
 from .sample import sample
@@ -28,8 +30,10 @@ app.command("sample")(sample)
 app.command("eval")(evaluate)
 app.command("plot")(plot)
 app.add_typer(data, name="data")
+app.command("bench", context_settings=PASSED_ON, add_help_option=False)(bench)
 app.command("doctor")(doctor)
 app.command("demo")(demo)
+app.command("estimate")(estimate)
 
 
 def _print_version(wanted: bool) -> None:

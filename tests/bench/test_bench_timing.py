@@ -39,3 +39,32 @@ def test_short_calls_are_repeated_within_a_sample() -> None:
 
 def test_a_summary_is_the_median_and_the_quartiles() -> None:
     assert summarise([5.0, 1.0, 2.0, 4.0, 3.0]) == (3.0, 2.0, 4.0)
+
+
+def test_a_rotation_takes_its_calls_in_turn() -> None:
+    calls: list[str] = []
+    turn = timing.Rotation([lambda name=name: calls.append(name) for name in "ab"])  # type: ignore[misc]
+    for _ in range(5):
+        turn()
+    assert "".join(calls) == "ababa"
+
+
+def test_graphs_are_timed_per_call_and_all_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stand-ins for what takes a device."""
+
+    class Graph:
+        def __init__(self, calls: list) -> None:
+            self.replay = lambda: len(calls)
+
+    monkeypatch.setattr(timing, "_capture", Graph)
+    monkeypatch.setattr(
+        timing, "interleave", lambda graphs, **_: {name: [float(replay())] * 2 for name, replay in graphs.items()}
+    )
+    turn = timing.Rotation([lambda: None] * 4)
+    assert timing.replay({"a": turn, "b": lambda: None}) == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
+
+    def refuses(calls: list) -> Graph:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(timing, "_capture", refuses)
+    assert timing.replay({"a": turn}) is None

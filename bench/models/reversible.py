@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from fastgen import flows
 from fastgen.flows.coupling import SCALE_MAP
 
-from .case import OURS, Case, MemoryCase, Setting, Work, relative_error
-from .coupling_flows import BATCH, CHECKED, FEATURES, HIDDEN, Network, linear_layers
-from .steps import training_step, value_and_gradients
+from ..case import OURS, Case, MemoryCase, Setting
+from ..networks import Works, dense_works, optimiser_work
+from ..peers.coupled import Network, linear_layers
+from ..steps import STEP, Candidate, own, value_and_gradients, whole_model
+from .realnvp import BATCH, FEATURES, flow_of, shape_of
 
 OPERATION = "reversible"
 PLAIN, KEPT = "plain PyTorch", "nothing rebuilt"
@@ -58,47 +60,36 @@ class PlainCouplings(nn.Module):
 
 
 def cases(setting: Setting) -> Iterator[Case | MemoryCase]:
-    for depth in DEPTHS[:1] if setting.quick else DEPTHS:
-        yield _step(depth, setting.device)
-    if setting.device == "cpu" and not setting.quick:
+    for depth in (4,) if setting.quick else DEPTHS:
+        yield from _step(depth, setting.device)
+    if setting.counts_memory:
         for depth in MEMORY_DEPTHS:
             yield _memory(depth)
 
 
-def _flow(depth: int, reversible: bool, device: str = "cpu") -> flows.RealNVP:
-    torch.manual_seed(0)
-    flow = flows.RealNVP(FEATURES, transforms=depth, hidden_features=HIDDEN, reversible=reversible, device=device)
-    for layer in linear_layers(flow)[2::3]:
-        # Couplings that start as the identity would lose nothing when rebuilt.
-        nn.init.normal_(layer.weight, std=0.01)
-    return flow
-
-
-def _step(depth: int, device: str) -> Case:
+def _step(depth: int, device: str) -> Iterator[Case]:
     x = torch.randn(BATCH, FEATURES, device=device)
-    ours, kept = _flow(depth, True, device), _flow(depth, False, device)
-    plain = PlainCouplings(ours)
-
-    def error() -> float:
-        truth = PlainCouplings(ours).double()
-        found = value_and_gradients(list(ours.parameters()), ours.log_prob, x[:CHECKED])
-        return relative_error(found, value_and_gradients(list(truth.parameters()), truth.log_prob, x[:CHECKED].double()))
-
-    steps = {
-        OURS: training_step(ours, ours.log_prob, x, fused=True),
-        KEPT: training_step(kept, kept.log_prob, x, fused=True),
-        PLAIN: training_step(plain, plain.log_prob, x, fused=True),
+    ours, kept = flow_of(depth, device, reversible=True), flow_of(depth, device)
+    plain, exact = PlainCouplings(ours), PlainCouplings(ours).double()
+    candidates = {
+        OURS: own(ours, ours.log_prob, x),
+        KEPT: own(kept, kept.log_prob, x),
+        PLAIN: Candidate(list(plain.parameters()), plain.log_prob, x),
     }
-    return Case(OPERATION, "step, fused Adam", _shape(depth), steps, error, _work(ours), STEP_TARGETS, device=device)
+
+    def truth(x: Tensor) -> tuple[Tensor, ...]:
+        return value_and_gradients(list(exact.parameters()), exact.log_prob, x)
+
+    targets = {STEP: STEP_TARGETS}
+    yield from whole_model(OPERATION, shape_of(BATCH, depth), candidates, truth, _works(ours), targets, modes=(STEP,))
 
 
-def _shape(depth: int) -> str:
-    return f"{BATCH} x {FEATURES}, {depth} x hidden {HIDDEN[0]} x {len(HIDDEN)}"
-
-
-def _work(flow: flows.RealNVP) -> Work:
-    weights = sum(layer.weight.numel() for layer in linear_layers(flow))
-    return Work(8 * BATCH * weights, 28 * sum(p.numel() for p in flow.parameters()))
+def _works(flow: flows.RealNVP) -> Works:
+    """A pass forward more than of a stack that keeps what it computed."""
+    dense = dense_works(flow, BATCH, FEATURES)
+    backward = dense.forward + dense.backward
+    step = dense.forward + backward + optimiser_work(sum(p.numel() for p in flow.parameters()))
+    return Works(dense.forward, backward, step)
 
 
 def _memory(depth: int) -> MemoryCase:
@@ -107,13 +98,13 @@ def _memory(depth: int) -> MemoryCase:
         KEPT: partial(_gradients, depth, False),
         PLAIN: partial(_gradients, depth, None),
     }
-    returned = 4 * sum(p.numel() for p in _flow(depth, True).parameters())
-    return MemoryCase(OPERATION, "gradients", _shape(depth), candidates, returned, ALLOWED)
+    returned = 4 * sum(p.numel() for p in flow_of(depth, "cpu").parameters())
+    return MemoryCase(OPERATION, "gradients", shape_of(BATCH, depth), candidates, returned, ALLOWED)
 
 
 def _gradients(depth: int, reversible: bool | None) -> Callable[[], object]:
     """A call of the density and its gradients; reversible None: in plain PyTorch."""
-    flow = _flow(depth, bool(reversible))
+    flow = flow_of(depth, "cpu", reversible=bool(reversible))
     model = PlainCouplings(flow) if reversible is None else flow
     parameters = list(model.parameters())
     value_and_gradients(parameters, model.log_prob, torch.randn(8, FEATURES))
