@@ -71,17 +71,19 @@ class PeerTransform(Transform):
         super().__init__()
         arrangement = _Arrangement(block)
         params = arrangement([p for layer in block.layers for p in (layer.weight, layer.bias)])
-        self.params = nn.ParameterList(nn.Parameter(p.detach().clone()) for p in params)
+        self.params = [nn.Parameter(p.detach().clone()) for p in params]
+        # For the module to know them; to read them there takes microseconds each.
+        self.registered = nn.ParameterList(self.params)
         self.network, self.scale_map = arrangement.network, scale_map
         self.plan = ops.make_network_plan(self.network, params[0].device)
 
     def forward(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        shift, raw = ops.masked_mlp(x, self.network, list(self.params), plan=self.plan).unbind(-1)
+        shift, raw = ops.masked_mlp(x, self.network, self.params, plan=self.plan).unbind(-1)
         return ops.affine_autoregressive(x, shift, raw, inverse=True, scale_map=self.scale_map, log_det=log_det)
 
     def inverse(self, z: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
         options: dict[str, Any] = {"scale_map": self.scale_map, "log_det": log_det, "plan": self.plan}
-        return ops.autoregressive_inverse(z, self.network, list(self.params), form="divide", **options)
+        return ops.autoregressive_inverse(z, self.network, self.params, form="divide", **options)
 
 
 def same_flow(peer: MaskedPeer, features: int) -> Flow:
@@ -98,7 +100,7 @@ class _Arrangement:
 
     def __init__(self, block: Block) -> None:
         self.orders = [block.columns.argsort(), *(torch.arange(len(layer.bias)) for layer in block.layers[:-1]), block.rows]
-        masks = [layer.mask for layer in block.layers]
+        masks = [layer.mask.cpu() for layer in block.layers]
         network = network_of_masks(self._weights(masks), activations=block.activations)
         for i, layer in enumerate(network.layers[:-1]):
             self.orders[i + 1] = torch.tensor(layer.out_degrees).argsort(stable=True)

@@ -24,7 +24,7 @@ class _Flow(nn.Module):
         from pyro.distributions import Normal, TransformedDistribution
 
         super().__init__()
-        self.transforms = nn.ModuleList(transforms)
+        self.transforms: Any = nn.ModuleList(transforms)
         self.register_buffer("zero", torch.zeros(features))
         self.register_buffer("one", torch.ones(features))
         noise = Normal(self.zero, self.one, validate_args=validate).to_event(1)
