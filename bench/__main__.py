@@ -23,6 +23,7 @@ from .measure import Row, measure
 NAMES = (
     "masked_linear",
     "masked_mlp",
+    "masked_autoregressive",
     "affine_autoregressive",
     "coupling",
     "gaussian_log_prob",
