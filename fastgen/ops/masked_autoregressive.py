@@ -20,7 +20,7 @@ from .affine_autoregressive import affine_autoregressive
 from .autoregressive_inverse import Params, Univariate
 from .gaussian_log_prob import gaussian_log_prob
 from .masked_linear import rows
-from .masked_mlp import gradient_room, masked_mlp, saved_size, spec_of, validate
+from .masked_mlp import empty_rows, gradient_room, masked_mlp, saved_size, spec_of, validate
 
 # `described`: what `Spec` and `Univariate` hold, as the schemas below list them. `log_prob`: z is standard normal, and its
 # log-density the result.
@@ -38,10 +38,9 @@ def _forward(
         kernel = backends.kernels("masked_autoregressive")
         return kernel.forward(x, params, context_terms, log_det, plan, *described)
     z, total, saved = _forward_fake(x, params, context_terms, log_det, plan, *described)
-    *described, save, log_prob = described
-    backends.compiled().masked_autoregressive_forward(
-        x, params, context_terms, log_det, plan, *described, None if log_prob else z, total, saved if save else None
-    )
+    *network_and_map, save, log_prob = described
+    outputs = None if log_prob else z, total, saved if save else None
+    backends.compiled().masked_autoregressive_forward(x, params, context_terms, log_det, plan, *network_and_map, *outputs)
     return z, total, saved
 
 
@@ -55,10 +54,10 @@ def _forward_fake(
     *described: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     *_, save, log_prob = described
-    z = x.new_empty(0 if log_prob else x.shape)
+    z = x.new_empty(0) if log_prob else empty_rows(x)
     # Of the hidden units, then the network's outputs.
     kept = saved_size(x, params, activations) + 2 * x.numel() if save else 0
-    return z, x.new_empty(x.shape[:1], dtype=accumulator(x.dtype)), x.new_empty(kept)
+    return z, x.new_empty(x.shape[0], dtype=accumulator(x.dtype)), x.new_empty(kept)
 
 
 def _backward(
@@ -73,11 +72,11 @@ def _backward(
     if backends.on_triton(x):
         kernel = backends.kernels("masked_autoregressive")
         return kernel.backward(grad_z, grad_total, x, params, saved, plan, *described)
-    *described, needs, log_prob = described
+    *network_and_map, needs, log_prob = described
     gx, gc, gparams = gradient_room(x, params, needs)
     wanted = [g if n else None for g, n in zip((gx, gc, *gparams), needs, strict=True)]
     backends.compiled().masked_autoregressive_backward(
-        grad_z, grad_total, x, params, saved, plan, *described, log_prob, wanted[0], wanted[1], wanted[2:]
+        grad_z, grad_total, x, params, saved, plan, *network_and_map, log_prob, wanted[0], wanted[1], wanted[2:]
     )
     return gx, gc, gparams
 
