@@ -22,8 +22,8 @@ from .gaussian_log_prob import gaussian_log_prob
 from .masked_linear import rows
 from .masked_mlp import empty_rows, gradient_room, masked_mlp, saved_size, spec_of, validate
 
-# `described`: what `Spec` and `Univariate` hold, as the schemas below list them. `log_prob`: z is standard normal, and its
-# log-density the result.
+# `described`: what `Spec` and `Univariate` hold, then `save` or `needs`, and `log_prob`, as the schemas below list them. With
+# `log_prob` z is standard normal and the log-density of x the result.
 
 
 def _forward(
