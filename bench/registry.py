@@ -45,6 +45,7 @@ def _model(name: str, *measures: str) -> Entry:
 OPERATIONS = (
     _operation("masked_linear"),
     _operation("masked_mlp"),
+    _operation("masked_autoregressive", "masked_autoregressive", "masked_autoregressive_log_prob"),
     _operation("affine_autoregressive"),
     _operation("coupling", "affine_coupling", "additive_coupling"),
     _operation("gaussian_log_prob"),

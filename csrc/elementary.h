@@ -50,6 +50,7 @@ struct Limits<double> {
 
 template <class T>
 constexpr T infinity = T(__builtin_huge_valf());
+constexpr double half_log_two_pi = 0.91893853320467274178;
 
 // c0 x^n + c1 x^(n-1) + ... + cn
 template <class T>

@@ -66,6 +66,7 @@ PYBIND11_MODULE(_C, m) {
   bind_cuda(m);
   fastgen::bind_masked_linear(m);
   fastgen::bind_masked_mlp(m);
+  fastgen::bind_masked_autoregressive(m);
   fastgen::bind_affine_autoregressive(m);
   fastgen::bind_coupling(m);
   fastgen::bind_autoregressive_inverse(m);

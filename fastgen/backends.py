@@ -25,6 +25,8 @@ BACKENDS = ("auto", "reference", "cpu", "triton", "cuda")
 OPERATIONS: dict[str, tuple[str, ...]] = {
     "masked_linear": ("cpu", "triton"),
     "masked_mlp": ("cpu", "triton"),
+    "masked_autoregressive": ("cpu", "triton"),
+    "masked_autoregressive_log_prob": ("cpu", "triton"),
     "affine_autoregressive": ("cpu", "triton"),
     "affine_coupling": ("cpu", "triton"),
     "additive_coupling": ("cpu", "triton"),

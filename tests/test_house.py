@@ -19,6 +19,7 @@ ROOMS = (
 # A form of an operation shares the rooms that are not its own.
 FORMS = {
     "autoregressive_sample": "autoregressive_inverse",
+    "masked_autoregressive_log_prob": "masked_autoregressive",
     "affine_coupling": "coupling",
     "additive_coupling": "coupling",
     "planar_inverse": "planar",

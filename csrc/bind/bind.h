@@ -7,6 +7,7 @@ namespace fastgen {
 
 void bind_masked_linear(pybind11::module_& m);
 void bind_masked_mlp(pybind11::module_& m);
+void bind_masked_autoregressive(pybind11::module_& m);
 void bind_affine_autoregressive(pybind11::module_& m);
 void bind_coupling(pybind11::module_& m);
 void bind_autoregressive_inverse(pybind11::module_& m);

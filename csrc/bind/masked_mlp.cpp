@@ -17,16 +17,7 @@ void forward(const Tensor& x, const Optionals& params, const Optional& context_t
   dispatch_float(x, "x", [&](auto zero) {
     using T = decltype(zero);
     const auto layers = read_layers<T>(params, plan, activations, residuals, direct);
-    cpu::MaskedMlpForward<T> a;
-    a.network = network_of(layers, activations.size());
-    const int64_t in = layers[0].stair.in, first = layers[0].stair.out;
-    expect_rows(x, "x", dtype_of<T>(), rows, in);
-    if (context_terms) expect_rows(*context_terms, "context_terms", dtype_of<T>(), rows, first);
-    a.x = x.as<T>();
-    a.ldx = x.step(0);
-    a.context_terms = context_terms ? context_terms->as<T>() : nullptr;
-    a.ld_context = context_terms ? context_terms->step(0) : 0;
-    a.rows = rows;
+    cpu::MaskedMlpForward<T> a = read_pass<T>(network_of(layers, activations.size()), x, context_terms);
     a.y = pointer<T>(y, "y", {rows, layers[activations.size() - 1].stair.out});
     a.saved = pointer<T>(saved, "saved", {saved_values(a.network, rows)});
     if (rows == 0) return;
@@ -45,19 +36,11 @@ void backward(const Tensor& grad, const Tensor& x, const Optionals& params, cons
     using T = decltype(zero);
     auto layers = read_layers<T>(params, plan, activations, residuals, direct);
     read_gradients<T>(grad_params, layers);
-    cpu::MaskedMlpBackward<T> a;
-    a.network = network_of(layers, activations.size());
-    const int64_t in = layers[0].stair.in;
-    expect_rows(x, "x", dtype_of<T>(), rows, in);
+    cpu::MaskedMlpBackward<T> a = read_backward_pass<T>(network_of(layers, activations.size()), x, grad_x, grad_context);
     expect_rows(grad, "grad", dtype_of<T>(), rows, layers[activations.size() - 1].stair.out);
     a.grad = grad.as<T>();
     a.ld_grad = grad.step(0);
-    a.x = x.as<T>();
-    a.ldx = x.step(0);
     a.saved = pointer<T>(saved, "saved", {saved_values(a.network, rows)});
-    a.rows = rows;
-    a.grad_x = pointer<T>(grad_x, "grad_x", {rows, in});
-    a.grad_context = pointer<T>(grad_context, "grad_context", {rows, layers[0].stair.out});
     py::gil_scoped_release unlocked;
     cpu::masked_mlp_backward(a);
   });

@@ -22,14 +22,6 @@ int threads_for(const MaskedNetwork<T>& net, int64_t rows, int64_t height) {
   return static_cast<int>(least<int64_t>((rows + height - 1) / height, worthwhile_threads(net, rows)));
 }
 
-// The rows of a tile: as many as come in one, unless threads would be left without one.
-template <class T, int V = 1>
-int64_t tile_rows(int64_t rows, int threads) {
-  if constexpr (V < kWidest)
-    if (rows > threads * int64_t{kTile<T, V>}) return tile_rows<T, 2 * V>(rows, threads);
-  return kTile<T, V>;
-}
-
 // Rows up to which the weights are better streamed once for every kFewRows of them than once for a tile.
 constexpr int64_t kStreamedRows = 2 * kFewRows;
 

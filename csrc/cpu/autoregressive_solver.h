@@ -171,9 +171,6 @@ class TileSolver {
   T **sums_, **outputs_;
 };
 
-// Vectors in the rows of a tile, at most.
-constexpr int kWidest = kSums / 6;
-
 // Solves rows [first, first + rows), at most those of the widest tile, in a tile as narrow as takes them.
 template <class T, class U, int V = 1>
 void solve_tile(const AutoregressiveSystem<T>& a, const U& map, const Walk& walk, const SortedNetwork<T>& sorted, T** blocks,

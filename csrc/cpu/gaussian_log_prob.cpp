@@ -6,7 +6,6 @@
 namespace fastgen::cpu::FASTGEN_VARIANT {
 namespace {
 
-constexpr double kHalfLogTwoPi = 0.91893853320467274178;
 
 // A block's log-scale s, w = e^-s and, where `derivative` is not null, ds/dlog_scale. Without log_scale s is 0.
 template <class T>
@@ -50,7 +49,7 @@ void gaussian_log_prob_forward(const GaussianLogProbForward<T>& a) {
       add_row_sums(s, b, totals);
     });
     for (int r = 0; r < rows; ++r)
-      a.log_prob[row + r] = static_cast<T>(-totals[r] - kHalfLogTwoPi * static_cast<double>(a.features));
+      a.log_prob[row + r] = static_cast<T>(-totals[r] - math::half_log_two_pi * static_cast<double>(a.features));
   });
 }
 

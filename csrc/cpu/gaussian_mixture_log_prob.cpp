@@ -12,7 +12,6 @@
 namespace fastgen::cpu::FASTGEN_VARIANT {
 namespace {
 
-constexpr double kHalfLogTwoPi = 0.91893853320467274178;
 // Register tile: rows x vectors of components.
 constexpr int kRows = 4, kVectors = FASTGEN_VECTOR_BYTES == 64 ? 4 : 2;
 // Rows a thread takes at a time, and features whose squares go into one sum.
@@ -62,7 +61,7 @@ class Panels {
     double total = m.own_weights ? 0.0 : static_cast<double>(m.log_weights.data[k * m.log_weights.column]);
     for (int64_t f = 0; f < m.features; ++f)
       total -= static_cast<double>(m.log_scales.data[k * m.log_scales.row + f * m.log_scales.column]);
-    return total - kHalfLogTwoPi * static_cast<double>(m.features);
+    return total - math::half_log_two_pi * static_cast<double>(m.features);
   }
 
   // What is beyond the last component has weight 0.

@@ -2,9 +2,9 @@
 //
 // In the order of degrees the mask is a staircase: sorted output o sees the first prefix[o] sorted inputs. The right factor is
 // packed into panels of columns with the mask applied, so that the inner loop knows no mask and ends where the panel's
-// staircase does. The left factor is read where it lies, or packed into tiles where its columns are out of order or run
-// across memory. Panels, and chunks of tiles where panels are few, go to threads longest first. Every element of a result is
-// summed by one thread in an order of its own: results do not depend on scheduling or on the number of threads.
+// staircase does. The left factor is read where it lies, or packed where its columns are out of order or run across memory.
+// Panels, and chunks of tiles where panels are few, go to threads longest first. Every element of a result is summed by one
+// thread in an order of its own: results do not depend on scheduling or on the number of threads.
 #pragma once
 
 #include <omp.h>
@@ -69,44 +69,56 @@ struct Tiles {
   int height(int64_t t) const { return static_cast<int>(begin(t + 1) - begin(t)); }
 };
 
-// Packs a tile of x's rows: tile[k][i] = x[row + i][k], k < depth, i < m.
+// A packed left factor lies row by row and is read along k, as one in place is: measured, an AMD Zen 4 loads broadcasts that
+// walk lines half as fast again as those that find new lines at every k. A row is an odd number of vectors: were it a power of
+// two, those of a tile would share one set of the first cache.
 template <class T>
-void pack_tile_of_rows(Columns<const T> x, int64_t row, int m, int64_t depth, T* tile) {
-  for (int i = 0; i < m; ++i)
-    for (int64_t k = 0; k < depth; ++k) tile[k * kTileRows + i] = x.data[(row + i) * x.ld + x.at(k)];
+constexpr int64_t packed_row(int64_t depth) {
+  return ((depth + kLanes<T> - 1) / kLanes<T> | 1) * kLanes<T>;
 }
 
-// Packs a tile of x's columns: tile[k][i] = x[row + k][first + i], k < depth, i < m.
+// Packs a row of x: packed[k] = x[row][k], k < depth.
 template <class T>
-void pack_tile_of_columns(Columns<const T> x, int64_t row, int64_t depth, int64_t first, int m, T* tile) {
-  constexpr int R = kTileRows;
-  if (m == R && !x.order) {
-    const T* from = x.data + row * x.ld + first;
-    for (int64_t k = 0; k < depth; ++k) __builtin_memcpy(tile + k * R, from + k * x.ld, sizeof(T) * R);
-    return;
+void pack_row(Columns<const T> x, int64_t row, int64_t depth, T* packed) {
+  for (int64_t k = 0; k < depth; ++k) packed[k] = x.data[row * x.ld + x.at(k)];
+}
+
+// Packs columns of x as rows: packed[i][k] = x[row + k][first + i], k < depth, i < m <= kLanes.
+template <class T>
+void pack_columns(Columns<const T> x, int64_t row, int64_t depth, int64_t first, int m, T* packed) {
+  constexpr int L = kLanes<T>;
+  const int64_t step = packed_row<T>(depth), square = !x.order && m == L ? depth / L * L : 0;
+  for (int64_t k = 0; k < square; k += L) {
+    Vec<T> v[L];
+#pragma GCC unroll 16
+    for (int j = 0; j < L; ++j) v[j] = load(x.data + (row + k + j) * x.ld + first);
+    transpose<T>(v);
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) store(packed + i * step + k, v[i]);
   }
-  for (int64_t k = 0; k < depth; ++k) x.read(row + k, first, m, tile + k * R);
+  for (int64_t k = square; k < depth; ++k)
+    for (int i = 0; i < m; ++i) packed[i * step + k] = x.data[(row + k) * x.ld + x.at(first + i)];
 }
 
-// One product: `tiles` of the left factor times panels over `columns`, `depth` deep. `pack(t, tile)` packs a tile of the left
-// factor, unless it is read in place, not `packed`. `item(first column, first tile, last tile, left, panel)` computes a panel
-// for some tiles, `left` holding all the packed ones and `panel` room for one. The longest panel is the last where
+// One product: `tiles` of the left factor times panels over `columns`, `depth` deep. `pack(i, left)` packs one of `packs`
+// pieces of the left factor; none where it is read in place. `item(first column, first tile, last tile, left, panel)` computes
+// a panel for some tiles, `left` holding all that is packed and `panel` room for one. The longest panel is the last where
 // `descending`, else the first.
 template <class T, class Pack, class Item>
-void blocked_product(Tiles tiles, int64_t depth, int64_t columns, int64_t multiplications, bool descending, bool packed,
+void blocked_product(Tiles tiles, int64_t depth, int64_t columns, int64_t multiplications, bool descending, int64_t packs,
                      const Pack& pack, const Item& item) {
   static thread_local Scratch scratch;
   const int64_t panels = (columns + kPanel<T> - 1) / kPanel<T>;
   const int threads = multiplications < kSerialWork ? 1 : omp_get_max_threads();
   const int64_t chunks = most<int64_t>(1, least((2 * threads + panels - 1) / panels, tiles.count() / 2));
-  const int64_t tile_size = packed ? depth * kTileRows : 0, panel_size = (depth + 1) * kPanel<T>;
-  T* const left = scratch.get<T>(tiles.count() * tile_size + threads * panel_size);
-  T* const panels_of_threads = left + tiles.count() * tile_size;
+  const int64_t left_size = packs ? tiles.rows * packed_row<T>(depth) : 0, panel_size = (depth + 1) * kPanel<T>;
+  T* const left = scratch.get<T>(left_size + threads * panel_size);
+  T* const panels_of_threads = left + left_size;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    if (packed) {
+    if (packs) {
 #pragma omp for
-      for (int64_t t = 0; t < tiles.count(); ++t) pack(t, left + t * tile_size);
+      for (int64_t i = 0; i < packs; ++i) pack(i, left);
     }
 #pragma omp for schedule(dynamic, 1)
     for (int64_t i = 0; i < panels * chunks; ++i) {
@@ -182,7 +194,8 @@ void pack_outputs(const T* weight, const Staircase& s, int64_t first, int n, int
 template <class T>
 void forward_chunk(Columns<const T> x, const T* weight, const T* bias, const Staircase& s, int64_t row, Tiles tiles,
                    const ForwardOutput<T>& out) {
-  const auto pack = [&](int64_t t, T* tile) { pack_tile_of_rows(x, row + tiles.begin(t), tiles.height(t), s.in, tile); };
+  const int64_t step = packed_row<T>(s.in);
+  const auto pack = [&](int64_t i, T* left) { pack_row(x, row + i, s.in, left + i * step); };
   const auto item = [&](int64_t first, int64_t begin, int64_t end, const T* left, T* panel) {
     const int n = static_cast<int>(least<int64_t>(kPanel<T>, s.out - first));
     const int64_t depth = s.prefix[first + n - 1];
@@ -195,7 +208,7 @@ void forward_chunk(Columns<const T> x, const T* weight, const T* bias, const Sta
       alignas(64) T buffer[kTileRows * kPanel<T>];
       const int64_t b = row + tiles.begin(t);
       Tile<T> tile{x.data + b * x.ld, x.ld, 1, panel, depth, buffer, kPanel<T>, biases};
-      if (x.order) tile.a = left + t * s.in * kTileRows, tile.row_step = 1, tile.k_step = kTileRows;
+      if (x.order) tile.a = left + tiles.begin(t) * step, tile.row_step = step;
       if (direct) {
         tile.out = out.y + b * out.ld + first, tile.ld = out.ld;
         if (out.activation == Activation::relu) tile.floor = T(0);
@@ -204,7 +217,7 @@ void forward_chunk(Columns<const T> x, const T* weight, const T* bias, const Sta
       if (!direct) finish_tile(out, s, b, tiles.height(t), first, n, buffer);
     }
   };
-  blocked_product<T>(tiles, s.in, s.out, tiles.rows * s.in * s.out / 2, true, x.order, pack, item);
+  blocked_product<T>(tiles, s.in, s.out, tiles.rows * s.in * s.out / 2, true, x.order ? tiles.rows : 0, pack, item);
 }
 
 template <class T>
@@ -260,7 +273,8 @@ void finish_tile(const GradientOutput<T>& out, const Staircase& s, int64_t row, 
 template <class T>
 void input_gradient_chunk(Columns<const T> g, const T* weight, const Staircase& s, int64_t row, Tiles tiles,
                           const GradientOutput<T>& out) {
-  const auto pack = [&](int64_t t, T* tile) { pack_tile_of_rows(g, row + tiles.begin(t), tiles.height(t), s.out, tile); };
+  const int64_t step = packed_row<T>(s.out);
+  const auto pack = [&](int64_t i, T* left) { pack_row(g, row + i, s.out, left + i * step); };
   const auto item = [&](int64_t first, int64_t begin, int64_t end, const T* left, T* panel) {
     const int64_t start = s.suffix[first], depth = s.out - start;
     const int n = static_cast<int>(least<int64_t>(kPanel<T>, s.in - first));
@@ -270,13 +284,13 @@ void input_gradient_chunk(Columns<const T> g, const T* weight, const Staircase& 
       alignas(64) T buffer[kTileRows * kPanel<T>];
       const int64_t b = row + tiles.begin(t);
       Tile<T> tile{g.data + b * g.ld + start, g.ld, 1, panel, depth, buffer, kPanel<T>};
-      if (g.order) tile.a = left + (t * s.out + start) * kTileRows, tile.row_step = 1, tile.k_step = kTileRows;
+      if (g.order) tile.a = left + tiles.begin(t) * step + start, tile.row_step = step;
       if (direct) tile.out = out.gx + b * out.ld + first, tile.ld = out.ld;
       multiply_tile(tiles.height(t), tile);
       if (!direct) finish_tile(out, s, b, tiles.height(t), first, n, buffer);
     }
   };
-  blocked_product<T>(tiles, s.out, s.in, tiles.rows * s.in * s.out / 2, false, g.order, pack, item);
+  blocked_product<T>(tiles, s.out, s.in, tiles.rows * s.in * s.out / 2, false, g.order ? tiles.rows : 0, pack, item);
 }
 
 template <class T>
@@ -323,15 +337,15 @@ void clear_tile(const Staircase& s, int64_t o, int m, int64_t first, int n, T* g
   for (int i = 0; i < m; ++i) Columns<T>{gw, s.in, s.in_order}.write(s.out_order ? s.out_order[o + i] : o + i, first, n, zeros);
 }
 
-// Panels below which packing the left factor of a weight gradient costs more than it saves.
-constexpr int64_t kReuse = 8;
-
 // gw (+)= g^T x under the mask, zero outside it, over rows [row, row + depth).
 template <class T>
 void weight_gradient_chunk(Columns<const T> g, Columns<const T> x, const Staircase& s, int64_t row, int64_t depth, T* gw) {
   const Tiles tiles{s.out};
-  const bool packed = g.order || s.in > kReuse * kPanel<T>;
-  const auto pack = [&](int64_t t, T* tile) { pack_tile_of_columns(g, row, depth, tiles.begin(t), tiles.height(t), tile); };
+  const int64_t step = packed_row<T>(depth);
+  const auto pack = [&](int64_t i, T* left) {
+    const int64_t first = i * kLanes<T>;
+    pack_columns(g, row, depth, first, static_cast<int>(least<int64_t>(kLanes<T>, s.out - first)), left + first * step);
+  };
   const auto item = [&](int64_t first, int64_t begin, int64_t end, const T* left, T* panel) {
     const int n = static_cast<int>(least<int64_t>(kPanel<T>, s.in - first));
     pack_rows(x, row, depth, first, n, panel);
@@ -343,15 +357,14 @@ void weight_gradient_chunk(Columns<const T> g, Columns<const T> x, const Stairca
         continue;
       }
       alignas(64) T buffer[kTileRows * kPanel<T>];
-      Tile<T> tile{g.data + row * g.ld + o, 1, g.ld, panel, depth, buffer, kPanel<T>};
-      if (packed) tile.a = left + t * depth * kTileRows, tile.k_step = kTileRows;
+      Tile<T> tile{left + o * step, step, 1, panel, depth, buffer, kPanel<T>};
       const bool whole = n == kPanel<T> && !s.in_order && !s.out_order && s.prefix[o] - first >= n;
       if (whole) tile.out = gw + o * s.in + first, tile.ld = s.in, tile.accumulate = row > 0;
       multiply_tile(m, tile);
       if (!whole) finish_tile(s, o, m, first, n, row > 0, buffer, gw);
     }
   };
-  blocked_product<T>(tiles, depth, s.in, depth * s.in * s.out / 2, false, packed, pack, item);
+  blocked_product<T>(tiles, depth, s.in, depth * s.in * s.out / 2, false, (s.out + kLanes<T> - 1) / kLanes<T>, pack, item);
 }
 
 // `g` is read in the order of s.out_order.

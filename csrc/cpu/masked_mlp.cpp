@@ -40,13 +40,23 @@ void evaluate_row_major(const MaskedMlpForward<T>& a, T* saved) {
   scratch.trim();
 }
 
+// What ends a tile of rows: its outputs are stored.
+template <class T>
+struct StoreOutputs {
+  const MaskedMlpForward<T>& a;
+
+  template <int V>
+  void tile(int64_t first, int64_t rows, const T*, const T* outputs) const {
+    const Staircase& s = a.network.layers[a.network.count - 1].stair;
+    store_tile<T, V>(outputs, first, rows, s.out, Columns<T>{a.y, s.out, s.out_order});
+  }
+};
+
 template <class T>
 void masked_mlp_forward(const MaskedMlpForward<T>& a) {
   static thread_local Scratch scratch;
   if (a.saved) return evaluate_row_major(a, a.saved);
-  const int threads = worthwhile_threads(a.network, a.rows);
-  if ((a.rows + kTile<T> - 1) / kTile<T> >= threads) return evaluate_unit_major(a, threads);
-  // Fewer tiles than threads: layer by layer all of them find work.
+  if (evaluate_unit_major(a, StoreOutputs<T>{a})) return;
   evaluate_row_major(a, scratch.get<T>(a.rows * hidden_units(a.network)));
   scratch.trim();
 }
@@ -95,9 +105,11 @@ class Backward {
     if (last && a_.grad_context && net_.count == 1) copy_rows(g);
     parameter_gradients(net_, l, g, Columns<const T>{a_.x, a_.ldx, nullptr}, saved, a_.rows);
     if (last && net_.direct && a_.grad_x)
-      input_gradient(g, net_.direct->weight, net_.direct->stair, a_.rows, GradientOutput<T>{a_.grad_x, net_.direct->stair.in});
+      input_gradient(g, net_.direct->weight, net_.direct->stair, a_.rows,
+                     GradientOutput<T>{a_.grad_x, net_.direct->stair.in, a_.add_to_grad_x});
     if (l == 0) {
-      if (a_.grad_x) input_gradient(g, layer.weight, s, a_.rows, GradientOutput<T>{a_.grad_x, s.in, net_.direct != nullptr});
+      const bool add = a_.add_to_grad_x || net_.direct;
+      if (a_.grad_x) input_gradient(g, layer.weight, s, a_.rows, GradientOutput<T>{a_.grad_x, s.in, add});
     } else if (wanted_below(l)) {
       const GradientOutput<T> out{delta_[l - 1], s.in, false, net_.layers[l - 1].activation, saved};
       input_gradient(g, layer.weight, s, a_.rows, out);

@@ -49,6 +49,7 @@ struct MaskedMlpBackward {
   int64_t rows;
   T* grad_x;  // each may be null: not wanted
   T* grad_context;
+  bool add_to_grad_x = false;  // to what it holds
 };
 
 }  // namespace fastgen::cpu

@@ -66,29 +66,30 @@ FASTGEN_INLINE const T* unit_weights(const NetworkLayer<T>& layer, int64_t first
   return scratch;
 }
 
-// How many of the units from u on make a tile: those that see the same, evenly cut, or where these are few a full tile.
-inline int tile_height(const Staircase& s, int64_t u) {
+// How many of the units from u on make a tile of at most `most` units: those that see the same, evenly cut, or where these
+// are few a full tile.
+inline int tile_height(const Staircase& s, int64_t u, int64_t most) {
   int64_t same = 1;
   while (u + same < s.out && s.prefix[u + same] == s.prefix[u]) ++same;
-  if (same < kTileRows / 2) return static_cast<int>(least<int64_t>(kTileRows, s.out - u));
-  return Tiles{same}.height(0);
+  if (same < most / 2) return static_cast<int>(least<int64_t>(most, s.out - u));
+  return Tiles{same, most}.height(0);
 }
 
 // out[u] += sum_k W[u][k] in[k] over what u sees.
-template <class T>
+template <int V, class T>
 void add_products(const NetworkLayer<T>& layer, const T* in, T* out, T* scratch) {
-  constexpr int R = kTile<T>;
+  constexpr int R = kTile<T, V>;
   const Staircase& s = layer.stair;
   for (int64_t u = 0, m; u < s.out; u += m) {
-    m = tile_height(s, u);
+    m = tile_height(s, u, kTileRowsOf<V>);
     int64_t ld, done = 0;
     const T* const w = unit_weights(layer, u, static_cast<int>(m), scratch, ld);
     // Down the steps of the staircase: a unit leaves where it has seen all it may.
     for (int64_t i = 0; i < m;) {
       const int64_t seen = s.prefix[u + i];
       if (seen > done)
-        multiply_tile(static_cast<int>(m - i),
-                      Tile<T>{w + i * ld + done, ld, 1, in + done * R, seen - done, out + (u + i) * R, R, nullptr, true});
+        multiply_tile<T, V>(static_cast<int>(m - i),
+                            Tile<T>{w + i * ld + done, ld, 1, in + done * R, seen - done, out + (u + i) * R, R, nullptr, true});
       done = seen;
       while (i < m && s.prefix[u + i] == seen) ++i;
     }
@@ -121,22 +122,34 @@ int worthwhile_threads(const MaskedNetwork<T>& net, int64_t rows) {
   return rows * multiplications < kSerialWork ? 1 : omp_get_max_threads();
 }
 
+// Vectors in the rows of a tile, at most.
+constexpr int kWidest = kSums / 6;
+
+// The rows of a tile: as many as come in one, unless threads would be left without one.
+template <class T, int V = 1>
+int64_t tile_rows(int64_t rows, int threads) {
+  if constexpr (V < kWidest)
+    if (rows > threads * int64_t{kTile<T, V>}) return tile_rows<T, 2 * V>(rows, threads);
+  return kTile<T, V>;
+}
+
 // Values evaluate_tile works in: the inputs, every layer's sums (and its outputs where the sums must outlive their
 // activation), a tile of context terms, and the weights of one tile of units.
-template <class T>
+template <class T, int V>
 int64_t state_size(const MaskedNetwork<T>& net) {
   int64_t units = net.layers[0].stair.in + net.layers[0].stair.out, widest = 0;
   for (int l = 0; l < net.count; ++l) {
     units += net.layers[l].stair.out * (1 + is_residual_source(net, l));
     widest = most(widest, net.layers[l].stair.in);
   }
-  return units * kTile<T> + widest * kTileRows;
+  return units * kTile<T, V> + widest * kTileRowsOf<V>;
 }
 
-// The whole network over one tile of rows. `state` has room for state_size values, `sums` for one pointer a layer.
-template <class T>
-void evaluate_tile(const MaskedMlpForward<T>& a, const T** sums, int64_t first, int64_t rows, T* state) {
-  constexpr int R = kTile<T>;
+// The whole network over one tile of rows, its inputs and outputs, unit-major, handed to `end`. `state` has room for state_size
+// values, `sums` for one pointer a layer.
+template <int V, class T, class End>
+void evaluate_tile(const MaskedMlpForward<T>& a, const End& end, const T** sums, int64_t first, int64_t rows, T* state) {
+  constexpr int R = kTile<T, V>;
   const MaskedNetwork<T>& net = a.network;
   const Staircase& inputs = net.layers[0].stair;
   const auto take = [&](int64_t units) {
@@ -145,7 +158,7 @@ void evaluate_tile(const MaskedMlpForward<T>& a, const T** sums, int64_t first, 
     return block;
   };
   T* const x = take(inputs.in);
-  load_tile(Columns<const T>{a.x, a.ldx, inputs.in_order}, first, rows, inputs.in, x);
+  load_tile<T, V>(Columns<const T>{a.x, a.ldx, inputs.in_order}, first, rows, inputs.in, x);
   const T* in = x;
   for (int l = 0; l < net.count; ++l) {
     const NetworkLayer<T>& layer = net.layers[l];
@@ -153,19 +166,19 @@ void evaluate_tile(const MaskedMlpForward<T>& a, const T** sums, int64_t first, 
     const int64_t values = s.out * R;
     T* out = take(s.out);
     sums[l] = out;
-    fill_biases(layer, 0, s.out, out);
+    fill_biases<T, V>(layer, 0, s.out, out);
     if (l == 0 && a.context_terms) {
       T* const context = take(s.out);
-      load_tile(Columns<const T>{a.context_terms, a.ld_context, s.out_order}, first, rows, s.out, context);
+      load_tile<T, V>(Columns<const T>{a.context_terms, a.ld_context, s.out_order}, first, rows, s.out, context);
       for (int64_t i = 0; i < values; ++i) out[i] += context[i];
     }
     if (layer.residual >= 0)
       for (int64_t i = 0; i < values; ++i) out[i] += sums[layer.residual][i];
     // Beyond the blocks in use there is room for a tile's weights.
-    add_products(layer, in, out, state);
+    add_products<V>(layer, in, out, state);
     if (l + 1 == net.count) {
-      if (net.direct) add_products(*net.direct, x, out, state);
-      return store_tile(out, first, rows, s.out, Columns<T>{a.y, s.out, s.out_order});
+      if (net.direct) add_products<V>(*net.direct, x, out, state);
+      return end.template tile<V>(first, rows, x, out);
     }
     if (is_residual_source(net, l)) {
       T* const copy = take(s.out);
@@ -177,20 +190,32 @@ void evaluate_tile(const MaskedMlpForward<T>& a, const T** sums, int64_t first, 
   }
 }
 
-// Rows in tiles over threads; every thread keeps a whole tile's state.
-template <class T>
-void evaluate_unit_major(const MaskedMlpForward<T>& a, int threads) {
+// Rows in tiles of at most `height` over threads; every thread keeps a whole tile's state.
+template <class T, class End, int V = 1>
+void evaluate_tiles(const MaskedMlpForward<T>& a, const End& end, int64_t height, int threads) {
+  if constexpr (V < kWidest)
+    if (height > kTile<T, V>) return evaluate_tiles<T, End, 2 * V>(a, end, height, threads);
   static thread_local Scratch scratch, pointers;
-  const int64_t tiles = (a.rows + kTile<T> - 1) / kTile<T>, size = state_size(a.network);
+  const int64_t tiles = (a.rows + height - 1) / height, size = state_size<T, V>(a.network);
   T* const states = scratch.get<T>(size * threads);
   const T** const sums = pointers.get<const T*>(static_cast<size_t>(a.network.count) * threads);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
   for (int64_t t = 0; t < tiles; ++t) {
     const int me = omp_get_thread_num();
     const int64_t first = a.rows * t / tiles, last = a.rows * (t + 1) / tiles;
-    evaluate_tile(a, sums + me * a.network.count, first, last - first, states + me * size);
+    evaluate_tile<V>(a, end, sums + me * a.network.count, first, last - first, states + me * size);
   }
   scratch.trim();
+}
+
+// All rows, tile by tile, `end.tile<V>(first row, rows, inputs, outputs)` ending each; false, and nothing done, where there are
+// fewer tiles than threads: layer by layer all of these find work.
+template <class T, class End>
+bool evaluate_unit_major(const MaskedMlpForward<T>& a, const End& end) {
+  const int threads = worthwhile_threads(a.network, a.rows);
+  if ((a.rows + kTile<T, 1> - 1) / kTile<T, 1> < threads) return false;
+  evaluate_tiles(a, end, tile_rows<T>(a.rows, threads), threads);
+  return true;
 }
 
 }  // namespace fastgen::cpu::FASTGEN_VARIANT

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from ..nn import MADE
-from ..ops import ScaleMap, affine_autoregressive, autoregressive_inverse, gaussian_log_prob
+from ..ops import ScaleMap, autoregressive_inverse, masked_autoregressive, masked_autoregressive_log_prob
 from ..reference.autoregressive_inverse import FORMS
 from .transform import Transform
 
@@ -53,34 +53,21 @@ class MaskedAutoregressiveTransform(Transform):
         config = {**made, "scale_map": dataclasses.asdict(self.scale_map)}
         return config if self.form == "multiply" else {**config, "form": self.form}
 
-    def _shift_and_log_scale(self, x: Tensor, terms: Tensor | None) -> tuple[Tensor, Tensor]:
-        # Under autocast the network answers in half precision; the data stays what it is.
-        shift, log_scale = self.made.evaluate(x, terms).to(x.dtype).unbind(-1)
-        return shift, log_scale
-
-    def forward(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        shift, log_scale = self._shift_and_log_scale(x, self.made.context_terms(context))
-        divide = self.form == "divide"
-        return affine_autoregressive(x, shift, log_scale, inverse=divide, scale_map=self.scale_map, log_det=log_det)
-
-    def inverse(self, z: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _call(self, operation: Callable, x: Tensor, context: Tensor | None, log_det: Tensor | None) -> Any:
         made = self.made
         terms = made.context_terms(context)
-        network, plan = made.masked(0, z.device)
-        return autoregressive_inverse(
-            z,
-            network,
-            made.params,
-            form=self.form,
-            scale_map=self.scale_map,
-            context_terms=None if terms is None else terms.to(z.dtype),
-            log_det=log_det,
-            plan=plan,
-        )
+        if terms is not None:
+            # Under autocast a linear layer answers in another dtype than x's.
+            terms = terms.to(x.dtype)
+        network, plan = made.masked(0, x.device)
+        options = {"form": self.form, "scale_map": self.scale_map, "context_terms": terms, "log_det": log_det, "plan": plan}
+        return operation(x, network, made.params, **options)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._call(masked_autoregressive, x, context, log_det)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._call(autoregressive_inverse, z, context, log_det)
 
     def normal_log_prob(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> Tensor:
-        if self.form == "divide":
-            return super().normal_log_prob(x, context, log_det=log_det)
-        shift, log_scale = self._shift_and_log_scale(x, self.made.context_terms(context))
-        log_prob = gaussian_log_prob(x, shift, log_scale, scale_map=self.scale_map)
-        return log_prob if log_det is None else log_prob + log_det
+        return self._call(masked_autoregressive_log_prob, x, context, log_det)

@@ -19,7 +19,7 @@ from ._jacobi import jacobi, serves
 from ._library import apply, differentiable, needs_gradients, register, twice_differentiable
 from ._plan import NetworkPlan, make_network_plan
 from .masked_linear import rows
-from .masked_mlp import Spec, evaluate, spec_of
+from .masked_mlp import Spec, evaluate, gradient_room, spec_of
 from .masked_mlp import validate as validate_network
 
 
@@ -70,7 +70,7 @@ def _backward(
     given = grad_v, grad_log_det, w, v, params, context_terms, needs, plan, *described
     if w.is_cuda:
         return _autoregressive_cuda.backward(*given)
-    gw, gc, gparams = _backward_fake(*given)
+    gw, gc, gparams = gradient_room(w, params, needs)
     y, saved = evaluate(v, params, context_terms, plan, *described[: len(Spec._fields)], True)
     wanted = [g if n else None for g, n in zip((gw, gc, *gparams), needs, strict=True)]
     backends.compiled().autoregressive_inverse_backward(
@@ -90,12 +90,7 @@ def _backward_fake(
     plan: Params,
     *described: Any,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Room for the gradients of w, of the context's terms and of every parameter; no elements where one is not needed."""
-    weight = params[0]
-    assert weight is not None
-    gw = w.new_empty(w.shape if needs[0] else (0,))
-    gc = w.new_empty((w.shape[0], weight.shape[0]) if needs[1] else (0,))
-    return gw, gc, [w.new_empty(p.shape if n and p is not None else (0,)) for p, n in zip(params, needs[2:], strict=True)]
+    return gradient_room(w, params, needs)
 
 
 _NETWORK = "Tensor?[] plan, str[] activations, int[] residuals, bool direct, bool divide, int kind, float first, float second"

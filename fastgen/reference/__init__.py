@@ -11,6 +11,7 @@ from .gaussian_mixture_log_prob import gaussian_mixture_log_prob
 from .gaussian_rsample_kl import gaussian_rsample_kl, gaussian_rsample_log_ratio
 from .iwae_bound import iwae_bound
 from .likelihoods import bernoulli_log_prob, categorical_log_prob, discretized_logistic_log_prob
+from .masked_autoregressive import masked_autoregressive, masked_autoregressive_log_prob
 from .masked_linear import degree_mask, masked_linear
 from .masked_mlp import MaskedLayer, MaskedNetwork, masked_mlp
 from .planar import planar, planar_inverse
@@ -39,6 +40,8 @@ __all__ = [
     "gaussian_rsample_kl",
     "gaussian_rsample_log_ratio",
     "iwae_bound",
+    "masked_autoregressive",
+    "masked_autoregressive_log_prob",
     "masked_linear",
     "masked_mlp",
     "planar",

@@ -17,6 +17,8 @@ VECTORS, NUMBERS = torch.ones(2, 4), torch.ones(2)
 
 CALLS: dict[str, Callable[[Tensor], object]] = {
     "masked_mlp": lambda x: BLOCK.made(x),
+    "masked_autoregressive": lambda x: BLOCK(x),
+    "masked_autoregressive_log_prob": BLOCK.normal_log_prob,
     "affine_autoregressive": lambda x: ops.affine_autoregressive(x, x, x),
     "autoregressive_inverse": lambda x: BLOCK.inverse(x),
     "affine_coupling": lambda x: ops.affine_coupling(x, x, x, HALF),
