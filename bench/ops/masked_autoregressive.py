@@ -14,7 +14,7 @@ from torch import Tensor
 from fastgen import ops
 from fastgen.flows import MaskedAutoregressiveTransform
 
-from ..case import OURS, Case, Setting, passes, leaves
+from ..case import OURS, Case, Setting, leaves, passes
 from ..plain import mask_of, masked_chain, parameters_of
 from . import masked_mlp
 
