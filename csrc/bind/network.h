@@ -45,36 +45,36 @@ int64_t saved_values(const cpu::MaskedNetwork<T>& net, int64_t rows) {
   return units * rows;
 }
 
-// A pass over the rows of x, but for where its results go.
-template <class T>
-cpu::MaskedMlpForward<T> read_pass(const cpu::MaskedNetwork<T>& network, const Tensor& x, const Optional& context_terms) {
-  cpu::MaskedMlpForward<T> a{};
-  const cpu::Staircase& first = network.layers[0].stair;
+// A pass, forward or back, over the rows of x.
+template <template <class> class Pass, class T>
+Pass<T> pass_over(const cpu::MaskedNetwork<T>& network, const Tensor& x) {
+  Pass<T> a{};
   a.network = network;
   a.rows = x.size(0);
-  expect_rows(x, "x", dtype_of<T>(), a.rows, first.in);
+  expect_rows(x, "x", dtype_of<T>(), a.rows, network.layers[0].stair.in);
   a.x = x.as<T>();
   a.ldx = x.step(0);
+  return a;
+}
+
+// The forward one, but for where its results go.
+template <class T>
+cpu::MaskedMlpForward<T> read_pass(const cpu::MaskedNetwork<T>& network, const Tensor& x, const Optional& context_terms) {
+  auto a = pass_over<cpu::MaskedMlpForward>(network, x);
   if (!context_terms) return a;
-  expect_rows(*context_terms, "context_terms", dtype_of<T>(), a.rows, first.out);
+  expect_rows(*context_terms, "context_terms", dtype_of<T>(), a.rows, network.layers[0].stair.out);
   a.context_terms = context_terms->as<T>();
   a.ld_context = context_terms->step(0);
   return a;
 }
 
-// The pass back over the rows of x, but for what comes in and what was saved.
+// The one back, but for what comes in and what was saved.
 template <class T>
 cpu::MaskedMlpBackward<T> read_backward_pass(const cpu::MaskedNetwork<T>& network, const Tensor& x, const Optional& grad_x,
                                              const Optional& grad_context) {
-  cpu::MaskedMlpBackward<T> a{};
-  const cpu::Staircase& first = network.layers[0].stair;
-  a.network = network;
-  a.rows = x.size(0);
-  expect_rows(x, "x", dtype_of<T>(), a.rows, first.in);
-  a.x = x.as<T>();
-  a.ldx = x.step(0);
-  a.grad_x = pointer<T>(grad_x, "grad_x", {a.rows, first.in});
-  a.grad_context = pointer<T>(grad_context, "grad_context", {a.rows, first.out});
+  auto a = pass_over<cpu::MaskedMlpBackward>(network, x);
+  a.grad_x = pointer<T>(grad_x, "grad_x", {a.rows, network.layers[0].stair.in});
+  a.grad_context = pointer<T>(grad_context, "grad_context", {a.rows, network.layers[0].stair.out});
   return a;
 }
 
