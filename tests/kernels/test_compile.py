@@ -19,6 +19,7 @@ from fastgen.kernels import (
     gaussian_mixture_log_prob,
     gaussian_rsample_kl,
     likelihoods,
+    masked_autoregressive,
     masked_linear,
     planar,
     radial,
@@ -158,6 +159,28 @@ def _likelihoods(dtype: torch.dtype) -> Callable:
     return call_all
 
 
+def _block(
+    dtype: torch.dtype, batch: int = 4096, features: int = 64, hidden: int = 512, needs: tuple[bool, bool] = (True, True)
+) -> Callable:
+    """A block of a masked autoregressive flow of one hidden layer, forward and backward to x and to parameters."""
+    degrees = torch.arange(features)
+    units, outputs = torch.arange(hidden) * features // hidden, degrees.repeat_interleave(2)
+    plan = [*make_plan(degrees, units), *make_plan(units, outputs, strict=True)]
+    x, per_row = torch.zeros(batch, features, dtype=dtype), torch.zeros(batch)
+    params = [
+        torch.zeros(*shape, dtype=dtype) for shape in ((hidden, features), (hidden,), (2 * features, hidden), (2 * features,))
+    ]
+    saved = torch.zeros(batch * (hidden + 2 * features), dtype=dtype)
+    given = plan, ["relu", "identity"], [-1, -1], False, False, 3, 6.9, 0.0
+    every = needs[0], False, *needs[1:] * 4
+
+    def call() -> None:
+        masked_autoregressive.forward(x, params, None, per_row, *given, True, False)
+        masked_autoregressive.backward(x, per_row, x, params, saved, *given, every, False)
+
+    return call
+
+
 def _compiled(call: Callable, architecture: int) -> list[tuple[str, Compiled]]:
     target = GPUTarget("cuda", architecture, 32)
     return [(launch.name, launch.compile(target)) for launch in launches(call, DEVICES[architecture])]
@@ -280,17 +303,57 @@ def test_masked_linear_kernels(architecture: int, arithmetic: str, shape: tuple[
 
 
 @pytest.mark.parametrize(
+    ("architecture", "arithmetic", "options"),
+    [
+        (80, "ieee", {}),
+        (90, "ieee", {}),
+        (90, "ieee", {"batch": 256, "features": 8, "hidden": 64}),
+        (90, "tf32", {}),
+        (90, "half", {}),
+        (100, "half", {}),
+    ],
+)
+def test_block_kernels(architecture: int, arithmetic: str, options: dict[str, int]) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = arithmetic == "tf32"
+    dtype = torch.bfloat16 if arithmetic == "half" else torch.float32
+    kernels = _compiled(_block(dtype, **options), architecture)
+    assert [name for name, _ in kernels][:3] == ["forward_kernel", "delta_kernel", "_parameter_kernel"]
+    for name, compiled in kernels:
+        _assert_fits(name, compiled, architecture)
+        if not options:
+            _assert_loads_wide(name, compiled)
+            if arithmetic != "ieee" and name != "_sum_slices_kernel":
+                # Tiles of 64 rows, which Hopper's and Blackwell's own instructions take, only in half types' weights.
+                own = arithmetic == "half" and name == "_parameter_kernel"
+                assert TENSOR_CORES[architecture if own else 80] in compiled.ptx, name
+
+
+def test_launches_of_a_block() -> None:
+    """One forward; one back, another for the parameters, a third where these come in slices. No work for what is not needed."""
+    walk, parameters = ["forward_kernel", "delta_kernel"], ["_parameter_kernel", "_sum_slices_kernel"]
+    for options, expected in (
+        ({"batch": 4096}, walk + parameters),
+        ({"batch": 100}, walk + parameters[:1]),
+        ({"needs": (True, False)}, walk),
+        ({"needs": (False, False)}, walk[:1]),
+        ({"batch": 0}, []),
+    ):
+        assert _names(launches(_block(torch.float32, **options), DEVICES[90])) == expected
+
+
+@pytest.mark.parametrize(
     "call",
     [
         _rows(torch.float32),
         _coupling(torch.float32, (4096, 128, 1)),
         _coupling(torch.float32, (64, 12, 28 * 28), compact=True),
         _linear(torch.bfloat16, 4096, 1024, 1024),
+        _block(torch.float32),
         _layers(torch.float32, True, batch=8192),
         _samples(torch.float32),
         _likelihoods(torch.float32),
     ],
-    ids=["rows", "coupling", "coupling of images", "masked_linear", "layers", "samples", "likelihoods"],
+    ids=["rows", "coupling", "coupling of images", "masked_linear", "block", "layers", "samples", "likelihoods"],
 )
 def test_amd(call: Callable) -> None:
     for launch in launches(call, MI300):
