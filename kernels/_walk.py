@@ -36,10 +36,10 @@ def _layer(
     x_rows,
     h_rows,
     context_rows,
-    block,
+    target,
     source,
     home,
-    mask_rows,
+    inside,
     weights,
     biases,
     in_orders,
@@ -59,7 +59,7 @@ def _layer(
     inputs, outputs = widths[LAYER], widths[LAYER + 1]
     for first in range(0, outputs, OUTPUTS):
         out = first + tl.arange(0, OUTPUTS)
-        mask = mask_rows[:, None] & (out < outputs)[None, :]
+        mask = inside[:, None] & (out < outputs)[None, :]
         at = stored(out_orders[LAYER], out, out < outputs)
         sums = tl.zeros((home.shape[0], OUTPUTS), SUM)
         sums = add_layer(
@@ -98,7 +98,7 @@ def _layer(
         places = home[:, None] * outputs + at[None, :]
         if source is not None:
             sums += widen(tl.load(source + places, mask=mask, other=0.0))
-        tl.store(block + places, activate(sums, ACTIVATION).to(block.dtype.element_ty), mask=mask)
+        tl.store(target + places, activate(sums, ACTIVATION).to(target.dtype.element_ty), mask=mask)
 
 
 @triton.jit
