@@ -22,9 +22,10 @@ class Network(NamedTuple):
     prefixes: tuple[Tensor, ...]
     suffixes: tuple[Tensor, ...]
     widths: tuple[int, ...]  # of x, then of every layer
-    stored: tuple[str, ...]  # the activation before what is saved
-    loaded: tuple[str, ...]  # and after it, where a layer's sums are saved
-    residuals: tuple[int, ...]
+    # Each a constexpr: older Tritons do not see them in a tuple's plain entries.
+    stored: tuple[tl.constexpr, ...]  # the activation before what is saved
+    loaded: tuple[tl.constexpr, ...]  # and after it, where a layer's sums are saved
+    residuals: tuple[tl.constexpr, ...]
 
 
 def network_of(params: Sequence[Any], plan: Sequence[Any], activations: Sequence[str], residuals: Sequence[int]) -> Network:
@@ -41,9 +42,9 @@ def network_of(params: Sequence[Any], plan: Sequence[Any], activations: Sequence
         prefixes,
         suffixes,
         (weights[0].shape[1], *(w.shape[0] for w in weights[:count])),
-        tuple("identity" if keeps else name for keeps, name in zip(keeps_sums, activations, strict=True)),
-        tuple(name if keeps else "identity" for keeps, name in zip(keeps_sums, activations, strict=True)),
-        tuple(residuals),
+        tuple(tl.constexpr("identity" if keeps else name) for keeps, name in zip(keeps_sums, activations, strict=True)),
+        tuple(tl.constexpr(name if keeps else "identity") for keeps, name in zip(keeps_sums, activations, strict=True)),
+        tuple(map(tl.constexpr, residuals)),
     )
 
 

@@ -38,7 +38,7 @@ def _layer(
     context_rows,
     target,
     source,
-    home,
+    kept,
     inside,
     weights,
     biases,
@@ -61,7 +61,7 @@ def _layer(
         out = first + tl.arange(0, OUTPUTS)
         mask = inside[:, None] & (out < outputs)[None, :]
         at = stored(out_orders[LAYER], out, out < outputs)
-        sums = tl.zeros((home.shape[0], OUTPUTS), SUM)
+        sums = tl.zeros((kept.shape[0], OUTPUTS), SUM)
         sums = add_layer(
             sums,
             h_rows,
@@ -95,7 +95,7 @@ def _layer(
             sums += widen(tl.load(biases[LAYER] + at, mask=out < outputs, other=0.0))[None, :]
         if LAYER == 0 and context_rows is not None:
             sums += widen(tl.load(context_rows + at[None, :], mask=mask, other=0.0))
-        places = home[:, None] * outputs + at[None, :]
+        places = kept[:, None] * outputs + at[None, :]
         if source is not None:
             sums += widen(tl.load(source + places, mask=mask, other=0.0))
         tl.store(target + places, activate(sums, ACTIVATION).to(target.dtype.element_ty), mask=mask)
@@ -122,7 +122,6 @@ def forward_kernel(
     STORED: tl.constexpr,
     LOADED: tl.constexpr,
     RESIDUALS: tl.constexpr,
-    SAVE: tl.constexpr,
     DIVIDE: tl.constexpr,
     LOG_PROB: tl.constexpr,
     KIND: tl.constexpr,
@@ -137,58 +136,53 @@ def forward_kernel(
 ):
     LAST: tl.constexpr = len(STORED) - 1
     features = widths[0]
-    room = batch if SAVE else tl.num_programs(0) * ROWS
-    for tile in range(tl.program_id(0), tl.cdiv(batch, ROWS), tl.num_programs(0)):
-        row = tile * ROWS + tl.arange(0, ROWS)
-        inside = row < batch
-        # Rows past the end repeat the last one and are not stored.
-        kept = tl.minimum(row, batch - 1).to(tl.int64)
-        home = kept if SAVE else kept - (tile - tl.program_id(0)).to(tl.int64) * ROWS
-        x_rows = x + kept[:, None] * x_row
-        context_rows = None if context_terms is None else context_terms + kept[:, None] * context_row
-        for i in tl.static_range(LAST + 1):
-            _layer(
-                x_rows,
-                x_rows if i == 0 else block(saved, room, widths, i - 1) + home[:, None] * widths[i],
-                context_rows,
-                block(saved, room, widths, i),
-                None if RESIDUALS[i] < 0 else block(saved, room, widths, RESIDUALS[i]),
-                home,
-                inside,
-                weights,
-                biases,
-                in_orders,
-                out_orders,
-                prefixes,
-                widths,
-                i,
-                LAST,
-                "identity" if i == 0 else LOADED[i - 1],
-                STORED[i],
-                PRECISION,
-                SUM,
-                OUTPUTS,
-                K,
-            )
-            # What some threads have written others read.
-            tl.debug_barrier()
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    inside = row < batch
+    # Rows past the end repeat the last one and are not stored.
+    kept = tl.minimum(row, batch - 1).to(tl.int64)
+    x_rows = x + kept[:, None] * x_row
+    context_rows = None if context_terms is None else context_terms + kept[:, None] * context_row
+    for i in tl.static_range(LAST + 1):
+        _layer(
+            x_rows,
+            x_rows if i == 0 else block(saved, batch, widths, i - 1) + kept[:, None] * widths[i],
+            context_rows,
+            block(saved, batch, widths, i),
+            None if RESIDUALS[i] < 0 else block(saved, batch, widths, RESIDUALS[i]),
+            kept,
+            inside,
+            weights,
+            biases,
+            in_orders,
+            out_orders,
+            prefixes,
+            widths,
+            i,
+            LAST,
+            "identity" if i == 0 else LOADED[i - 1],
+            STORED[i],
+            PRECISION,
+            SUM,
+            OUTPUTS,
+            K,
+        )
+        # What some threads have written others read.
+        tl.debug_barrier()
 
-        column = tl.arange(0, COLUMNS)
-        mask = inside[:, None] & (column < features)[None, :]
-        y = block(saved, room, widths, LAST)
-        u = load_tile(x, row, column, x_row, 1, mask)
-        t = load_tile(y, home, 2 * column, 2 * features, 1, mask)
-        s = log_scale_of(load_tile(y + 1, home, 2 * column, 2 * features, 1, mask), KIND, A, B)
-        value = affine(u, t, s, not DIVIDE)
-        change = s if DIVIDE else -s
-        if LOG_PROB:
-            change -= 0.5 * value * value + HALF_LOG_2_PI
-        else:
-            tl.store(z + row.to(tl.int64)[:, None] * features + column[None, :], value.to(z.dtype.element_ty), mask=mask)
-        before = load_row_values(log_det, row, log_det_stride, inside)
-        tl.store(total + row, (before + tl.sum(tl.where(mask, change, 0.0), 1)).to(total.dtype.element_ty), mask=inside)
-        if not SAVE:
-            tl.debug_barrier()
+    column = tl.arange(0, COLUMNS)
+    mask = inside[:, None] & (column < features)[None, :]
+    y = block(saved, batch, widths, LAST)
+    u = load_tile(x, row, column, x_row, 1, mask)
+    t = load_tile(y, kept, 2 * column, 2 * features, 1, mask)
+    s = log_scale_of(load_tile(y + 1, kept, 2 * column, 2 * features, 1, mask), KIND, A, B)
+    value = affine(u, t, s, not DIVIDE)
+    change = s if DIVIDE else -s
+    if LOG_PROB:
+        change -= 0.5 * value * value + HALF_LOG_2_PI
+    else:
+        tl.store(z + row.to(tl.int64)[:, None] * features + column[None, :], value.to(z.dtype.element_ty), mask=mask)
+    before = load_row_values(log_det, row, log_det_stride, inside)
+    tl.store(total + row, (before + tl.sum(tl.where(mask, change, 0.0), 1)).to(total.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -201,9 +195,7 @@ def _layer_below(
     suffixes,
     widths,
     batch,
-    room,
     kept,
-    home,
     inside,
     LAYER: tl.constexpr,
     RESIDUALS: tl.constexpr,
@@ -216,13 +208,13 @@ def _layer_below(
 ):
     """Writes the gradients of the sums of the layer below, for this program's rows, from those of all layers above."""
     inputs, outputs = widths[LAYER], widths[LAYER + 1]
-    g_rows = block(deltas, room, widths, LAYER) + home[:, None] * outputs
+    g_rows = block(deltas, batch, widths, LAYER) + kept[:, None] * outputs
     for first in range(0, inputs, OUTPUTS):
         j = first + tl.arange(0, OUTPUTS)
         at = stored(in_orders[LAYER], j, j < inputs)
         mask = inside[:, None] & (j < inputs)[None, :]
         sums = add_input_gradient(
-            tl.zeros((home.shape[0], OUTPUTS), SUM),
+            tl.zeros((kept.shape[0], OUTPUTS), SUM),
             g_rows,
             g_rows,
             weights[LAYER],
@@ -240,8 +232,8 @@ def _layer_below(
         sums = through_activation(sums, h, STORED) if LOADED == "identity" else through_activation_of(sums, h, LOADED)
         for above in tl.static_range(LAYER, len(RESIDUALS)):
             if RESIDUALS[above] == LAYER - 1:
-                sums += load_tile(block(deltas, room, widths, above), home, at, inputs, 1, mask)
-        places = block(deltas, room, widths, LAYER - 1) + home[:, None] * inputs + at[None, :]
+                sums += load_tile(block(deltas, batch, widths, above), kept, at, inputs, 1, mask)
+        places = block(deltas, batch, widths, LAYER - 1) + kept[:, None] * inputs + at[None, :]
         tl.store(places, sums.to(deltas.dtype.element_ty), mask=mask)
 
 
@@ -267,7 +259,6 @@ def delta_kernel(
     LOADED: tl.constexpr,
     RESIDUALS: tl.constexpr,
     LOWEST: tl.constexpr,
-    KEEP: tl.constexpr,
     DIVIDE: tl.constexpr,
     LOG_PROB: tl.constexpr,
     KIND: tl.constexpr,
@@ -282,106 +273,93 @@ def delta_kernel(
 ):
     LAST: tl.constexpr = len(STORED) - 1
     features = widths[0]
-    room = batch if KEEP else tl.num_programs(0) * ROWS
     y = block(saved, batch, widths, LAST)
-    for tile in range(tl.program_id(0), tl.cdiv(batch, ROWS), tl.num_programs(0)):
-        row = tile * ROWS + tl.arange(0, ROWS)
-        inside = row < batch
-        kept = tl.minimum(row, batch - 1).to(tl.int64)
-        home = kept if KEEP else kept - (tile - tl.program_id(0)).to(tl.int64) * ROWS
-        gl = load_row_values(grad_total, row, grad_total_stride, inside)[:, None]
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    inside = row < batch
+    kept = tl.minimum(row, batch - 1).to(tl.int64)
+    gl = load_row_values(grad_total, row, grad_total_stride, inside)[:, None]
 
-        # The map, in the order that the first layer reads features in, as the last step gives their gradient.
-        j = tl.arange(0, COLUMNS)
-        column = stored(in_orders[0], j, j < features)
-        mask = inside[:, None] & (j < features)[None, :]
-        u = load_tile(x, row, column, x_row, 1, mask)
-        t = load_tile(y, kept, 2 * column, 2 * features, 1, mask)
-        a = load_tile(y + 1, kept, 2 * column, 2 * features, 1, mask)
-        s = log_scale_of(a, KIND, A, B)
-        g = -gl * affine(u, t, s, not DIVIDE) if LOG_PROB else load_tile(grad_z, row, column, grad_row, grad_column, mask)
-        gu, gt, gs = affine_gradients(g, gl, u, t, s, not DIVIDE)
-        last_rows = block(deltas, room, widths, LAST) + home[:, None] * (2 * features)
-        places = last_rows + 2 * column[None, :]
-        tl.store(places, gt.to(deltas.dtype.element_ty), mask=mask)
-        tl.store(places + 1, through_scale_map(gs, a, KIND, A, B).to(deltas.dtype.element_ty), mask=mask)
+    # The map, in the order that the first layer reads features in, as the last step gives their gradient.
+    j = tl.arange(0, COLUMNS)
+    column = stored(in_orders[0], j, j < features)
+    mask = inside[:, None] & (j < features)[None, :]
+    u = load_tile(x, row, column, x_row, 1, mask)
+    t = load_tile(y, kept, 2 * column, 2 * features, 1, mask)
+    a = load_tile(y + 1, kept, 2 * column, 2 * features, 1, mask)
+    s = log_scale_of(a, KIND, A, B)
+    g = -gl * affine(u, t, s, not DIVIDE) if LOG_PROB else load_tile(grad_z, row, column, grad_row, grad_column, mask)
+    gu, gt, gs = affine_gradients(g, gl, u, t, s, not DIVIDE)
+    last_rows = block(deltas, batch, widths, LAST) + kept[:, None] * (2 * features)
+    places = last_rows + 2 * column[None, :]
+    tl.store(places, gt.to(deltas.dtype.element_ty), mask=mask)
+    tl.store(places + 1, through_scale_map(gs, a, KIND, A, B).to(deltas.dtype.element_ty), mask=mask)
+    tl.debug_barrier()
+
+    for layer in tl.static_range(LAST, LOWEST, -1):
+        _layer_below(
+            saved,
+            deltas,
+            weights,
+            in_orders,
+            out_orders,
+            suffixes,
+            widths,
+            batch,
+            kept,
+            inside,
+            layer,
+            RESIDUALS,
+            STORED[layer - 1],
+            LOADED[layer - 1],
+            PRECISION,
+            SUM,
+            OUTPUTS,
+            K,
+        )
         tl.debug_barrier()
 
-        for layer in tl.static_range(LAST, LOWEST, -1):
-            _layer_below(
-                saved,
-                deltas,
-                weights,
-                in_orders,
-                out_orders,
-                suffixes,
-                widths,
-                batch,
-                room,
-                kept,
-                home,
-                inside,
-                layer,
-                RESIDUALS,
-                STORED[layer - 1],
-                LOADED[layer - 1],
-                PRECISION,
-                SUM,
-                OUTPUTS,
-                K,
-            )
-            tl.debug_barrier()
-
-        if gx is not None:
-            first_rows = deltas + home[:, None] * widths[1]
+    if gx is not None:
+        first_rows = deltas + kept[:, None] * widths[1]
+        sums = add_input_gradient(
+            tl.zeros((ROWS, COLUMNS), SUM),
+            first_rows,
+            first_rows,
+            weights[0],
+            out_orders[0],
+            suffixes[0],
+            0,
+            column,
+            features,
+            widths[1],
+            "identity",
+            PRECISION,
+            K,
+        )
+        if len(weights) > LAST + 1:
             sums = add_input_gradient(
-                tl.zeros((ROWS, COLUMNS), SUM),
-                first_rows,
-                first_rows,
-                weights[0],
-                out_orders[0],
-                suffixes[0],
+                sums,
+                last_rows,
+                last_rows,
+                weights[LAST + 1],
+                out_orders[LAST],
+                suffixes[LAST + 1],
                 0,
                 column,
                 features,
-                widths[1],
+                2 * features,
                 "identity",
                 PRECISION,
                 K,
             )
-            if len(weights) > LAST + 1:
-                sums = add_input_gradient(
-                    sums,
-                    last_rows,
-                    last_rows,
-                    weights[LAST + 1],
-                    out_orders[LAST],
-                    suffixes[LAST + 1],
-                    0,
-                    column,
-                    features,
-                    2 * features,
-                    "identity",
-                    PRECISION,
-                    K,
-                )
-            tl.store(gx + kept[:, None] * features + column[None, :], (sums + gu).to(gx.dtype.element_ty), mask=mask)
-        if not KEEP:
-            tl.debug_barrier()
+        tl.store(gx + kept[:, None] * features + column[None, :], (sums + gu).to(gx.dtype.element_ty), mask=mask)
 
 
-def launch_walk(
-    kernel: Any, x: Tensor, room: Tensor | None, widths: tuple[int, ...], *arguments: Any, **constants: Any
-) -> None:
-    """Launches a program for every tile of x's rows. Without `room`, what layers put out is dropped after each tile."""
-    kind, device = arithmetic(x.dtype), device_of(x)
-    tile = _tile(kind, len(x), widths, device)
-    programs = triton.cdiv(len(x), tile.m)
-    if room is None:
-        programs = min(programs, 4 * device.processors)
-        room = x.new_empty(programs * tile.m * sum(widths[1:]))
+def launch_walk(kernel: Any, x: Tensor, room: Tensor, widths: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+    """Launches a program for every tile of x's rows. `room`: what layers put out or pass down, layer after layer."""
+    kind = arithmetic(x.dtype)
+    tile = _tile(kind, len(x), widths, device_of(x))
     with on_device(x):
-        kernel[(programs,)](
+        kernel[(triton.cdiv(len(x), tile.m),)](
             x,
             room,
             widths,

@@ -20,6 +20,8 @@ from ._walk import delta_kernel, forward_kernel, launch_walk
 
 # What one program walks: wider layers would rather be cut into tiles of their own.
 _FEATURES, _UNITS, _LAYERS = 64, 512, 8
+# Rows of a launch that saves nothing: what their layers put out need not leave the second-level cache.
+_ROWS = 16384
 
 
 def _fits(x: Tensor, params: Sequence[Any], activations: Sequence[str]) -> bool:
@@ -48,7 +50,6 @@ def forward(
 
     x (B, D) and context_terms (B, H) have last stride 1, parameters are contiguous.
     """
-    batch, features = x.shape
     if not _fits(x, params, activations):
         return _forward_in_parts(
             x,
@@ -64,39 +65,40 @@ def forward(
             save,
             log_prob,
         )
+    batch = len(x)
     network = network_of(params, plan, activations, residuals)
-    z = x.new_empty(0 if log_prob else (batch, features))
+    z = x.new_empty(0 if log_prob else x.shape)
     total = x.new_empty(batch, dtype=accumulator(x.dtype))
-    saved = x.new_empty(batch * sum(network.widths[1:]) if save else 0)
-    if batch == 0:
-        return z, total, saved
-    launch_walk(
-        forward_kernel,
-        x,
-        saved if save else None,
-        network.widths,
-        context_terms,
-        log_det,
-        z,
-        total,
-        network.weights,
-        network.biases,
-        network.in_orders,
-        network.out_orders,
-        network.prefixes,
-        0 if context_terms is None else context_terms.stride(0),
-        0 if log_det is None else log_det.stride(0),
-        STORED=network.stored,
-        LOADED=network.loaded,
-        RESIDUALS=network.residuals,
-        SAVE=save,
-        DIVIDE=divide,
-        LOG_PROB=log_prob,
-        KIND=kind,
-        A=first,
-        B=second,
-    )
-    return z, total, saved
+    rows = batch if save else min(batch, _ROWS)
+    room = x.new_empty(rows * sum(network.widths[1:]))
+    for begin in range(0, batch, max(rows, 1)):
+        part = slice(begin, begin + rows)
+        launch_walk(
+            forward_kernel,
+            x[part],
+            room,
+            network.widths,
+            None if context_terms is None else context_terms[part],
+            None if log_det is None else log_det[part],
+            z[part],
+            total[part],
+            network.weights,
+            network.biases,
+            network.in_orders,
+            network.out_orders,
+            network.prefixes,
+            0 if context_terms is None else context_terms.stride(0),
+            0 if log_det is None else log_det.stride(0),
+            STORED=network.stored,
+            LOADED=network.loaded,
+            RESIDUALS=network.residuals,
+            DIVIDE=divide,
+            LOG_PROB=log_prob,
+            KIND=kind,
+            A=first,
+            B=second,
+        )
+    return z, total, room if save else x.new_empty(0)
 
 
 def backward(
@@ -145,7 +147,7 @@ def backward(
     lowest = 0 if any(needs[:2]) else next((i for i in range(last + 1) if any(needs[2 + 2 * i : 4 + 2 * i])), last)
     if batch == 0 or not any(needs):
         return gx, allocate((batch, network.widths[1]) if needs[1] else 0), gparams
-    deltas = x.new_empty(batch * sum(network.widths[1:])) if any(needs[1:]) else None
+    deltas = torch.empty_like(saved)
     launch_walk(
         delta_kernel,
         x,
@@ -165,16 +167,13 @@ def backward(
         LOADED=network.loaded,
         RESIDUALS=network.residuals,
         LOWEST=lowest,
-        KEEP=deltas is not None,
         DIVIDE=divide,
         LOG_PROB=log_prob,
         KIND=kind,
         A=first,
         B=second,
     )
-    if deltas is None:
-        return gx, x.new_empty(0), gparams
-    if any(needs[2:]):
+    if any(g.numel() for g in gparams):
         parameter_gradients(x, saved, deltas, network, gparams)
     return gx, deltas[: batch * network.widths[1]].view(batch, -1) if needs[1] else x.new_empty(0), gparams
 

@@ -193,11 +193,9 @@ def test_strides(device: str, small_tiles: None) -> None:
         )
 
 
-def test_slices_of_a_batch_and_programs_of_several_tiles(
-    device: str, small_tiles: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module, processors in ((_walk, 1), (_parameter_gradients, 64)):
-        monkeypatch.setattr(module, "device_of", lambda t, n=processors: Device(n, 1 << 30))
+def test_slices_of_a_batch(device: str, small_tiles: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_parameter_gradients, "device_of", lambda t: Device(64, 1 << 30))
+    monkeypatch.setattr(kernel, "_ROWS", 32)
     net = network(ORDER, (18, 9), direct=True)
     inputs = _inputs(net, 85, device)
     _assert_block_equals(net, inputs)
@@ -206,7 +204,7 @@ def test_slices_of_a_batch_and_programs_of_several_tiles(
     z, total, saved = kernel.forward(x, params, None, None, *given, True, False)
     bare = kernel.forward(x, params, None, None, *given, False, False)
     assert torch.equal(bare[0], z) and torch.equal(bare[1], total) and not bare[2].numel()
-    # Scores want the gradient of x alone: what layers pass down is dropped tile by tile.
+    # As scores want it.
     wanted = [True, False, *[True] * len(params)]
     every, alone = (
         kernel.backward(z, total, x, params, saved, *given, needs, False)[0]
