@@ -381,5 +381,6 @@ def _tile(kind: str, batch: int, widths: Sequence[int], device: Device) -> Tile:
     while rows > 16 and 4 * triton.cdiv(batch, rows) < 3 * device.processors:
         rows //= 2
     step = tile.k * (rows + outputs) * (2 if kind == "half" else 8 if kind == "double" else 4)
-    warps = tile.num_warps if outputs > 64 else 4
-    return Tile(rows, outputs, tile.k, warps, min(tile.num_stages, device.shared_memory // step))
+    # Narrow layers are over in a few steps: nothing to run ahead for.
+    warps, stages = (tile.num_warps, tile.num_stages) if outputs > 64 else (4, 2)
+    return Tile(rows, outputs, tile.k, warps, min(stages, device.shared_memory // step))
