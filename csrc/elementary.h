@@ -112,10 +112,13 @@ FASTGEN_HD_INLINE T exp(T x) {
 #else
   using L = Limits<T>;
   const Reduced<T> v = reduce(clamp(x, L::exp_min, L::exp_max));
+  using Bits = typename L::Bits;
   const T p = v.r * v.r * exp_tail(v.r) + v.r + T(1);
-  // Two steps: 2^n itself may be no normal number where the result is one, or a denormal.
-  const T half = (v.n * T(0.5) + L::round) - L::round;
-  return p * power_of_two(half) * power_of_two(v.n - half);
+  // Two steps: 2^n itself may be no normal number where the result is one, or a denormal. What n holds above its low bits is
+  // shifted out.
+  const Bits n = bit_cast<Bits>(v.n + L::round), half = n >> 1;
+  return p * bit_cast<T>(Bits((half << L::mantissa) + (L::bias << L::mantissa))) *
+         bit_cast<T>(Bits(((n - half) << L::mantissa) + (L::bias << L::mantissa)));
 #endif
 }
 
@@ -132,21 +135,36 @@ FASTGEN_HD_INLINE T expm1(T x) {
 #endif
 }
 
-FASTGEN_HD_INLINE float log(float x) {
-#ifdef __CUDA_ARCH__
-  return ::logf(x);
-#else
-  const bool denormal = x < 1.17549435e-38f;
+// e^x - 1 - x: near 0 from the polynomial, where the difference would lose digits.
+template <class T>
+FASTGEN_HD_INLINE T exp_minus_1_minus(T x) {
+  using L = Limits<T>;
+  const Reduced<T> v = reduce(clamp(x, L::expm1_min, L::exp_max));
+  const T tail = v.r * v.r * exp_tail(v.r), half = power_of_two(v.n - T(1));
+  const T expm1 = ((tail + v.r) * half + (half - T(0.5))) * T(2);
+  return v.n == T(0) ? tail : expm1 - x;
+}
+
+// Of x 2^-shift, x positive and no denormal.
+FASTGEN_HD_INLINE float log_normal(float x, float shift = 0.0f) {
   const uint32_t sqrt_half = 0x3f3504f3;
-  const uint32_t bits = bit_cast<uint32_t>(denormal ? x * 8388608.0f : x) - sqrt_half;
-  const float e = float(int32_t(bits) >> 23) - (denormal ? 23.0f : 0.0f);
+  const uint32_t bits = bit_cast<uint32_t>(x) - sqrt_half;
+  const float e = float(int32_t(bits) >> 23) - shift;
   const float f = bit_cast<float>((bits & 0x7fffff) + sqrt_half) - 1.0f;
   // (log(1 + f) - f + f^2 / 2) / f^3 for 1 + f in [sqrt 1/2, sqrt 2]
   const float tail = polynomial(f, 0.0691558048f, -0.117898792f, 0.118729159f, -0.12384332f, 0.142186642f, -0.166692525f,
                                 0.200022265f, -0.249999866f, 0.333333105f);
   const float f2 = f * f;
-  float y = (f2 * (f * tail - 0.5f) + e * Limits<float>::ln2_lo) + f;
-  y = y + e * Limits<float>::ln2_hi;
+  return (f2 * (f * tail - 0.5f) + e * Limits<float>::ln2_lo) + f + e * Limits<float>::ln2_hi;
+}
+FASTGEN_HD_INLINE double log_normal(double x) { return ::log(x); }
+
+FASTGEN_HD_INLINE float log(float x) {
+#ifdef __CUDA_ARCH__
+  return ::logf(x);
+#else
+  const bool denormal = x < 1.17549435e-38f;
+  float y = log_normal(denormal ? x * 8388608.0f : x, denormal ? 23.0f : 0.0f);
   y = x < infinity<float> ? y : x;
   y = x > 0.0f ? y : (x == 0.0f ? -infinity<float> : __builtin_nanf(""));
   return y;

@@ -7,9 +7,17 @@
 namespace fastgen {
 namespace {
 
+// The words that each round mixes in.
 struct PhiloxKey {
-  uint32_t low, high;
-  FASTGEN_HD explicit PhiloxKey(int64_t seed) : low(uint32_t(uint64_t(seed))), high(uint32_t(uint64_t(seed) >> 32)) {}
+  static constexpr int rounds = 10;
+  uint64_t low[rounds], high[rounds];
+  FASTGEN_HD explicit PhiloxKey(int64_t seed) {
+    uint32_t a = uint32_t(uint64_t(seed)), b = uint32_t(uint64_t(seed) >> 32);
+    for (int round = 0; round < rounds; ++round, a += 0x9E3779B9u, b += 0xBB67AE85u) {
+      low[round] = a;
+      high[round] = b;
+    }
+  }
 };
 
 // A word, or a vector of words.
@@ -23,24 +31,15 @@ struct Product {
   Word high, low;
 };
 
-struct MultiplyWords {
-  FASTGEN_HD_INLINE Product<uint32_t> operator()(uint32_t a, uint32_t b) const {
-    const uint64_t product = uint64_t(a) * b;
-    return {uint32_t(product >> 32), uint32_t(product)};
-  }
-};
-
 // The four words of the counter (low word of an index, high word, 0, 0).
 template <class Word, class Multiply>
-FASTGEN_HD_INLINE PhiloxWords<Word> philox(Word low, Word high, PhiloxKey key, Multiply multiply) {
+FASTGEN_HD_INLINE PhiloxWords<Word> philox(Word low, Word high, const PhiloxKey& key, Multiply multiply) {
   const Word zero = low ^ low;
   PhiloxWords<Word> w{low, high, zero, zero};
 #pragma GCC unroll 10
-  for (int round = 0; round < 10; ++round) {
+  for (int round = 0; round < PhiloxKey::rounds; ++round) {
     const Product<Word> a = multiply(w.a, 0xD2511F53u), c = multiply(w.c, 0xCD9E8D57u);
-    w = {c.high ^ w.b ^ key.low, c.low, a.high ^ w.d ^ key.high, a.low};
-    key.low += 0x9E3779B9u;
-    key.high += 0xBB67AE85u;
+    w = {c.high ^ w.b ^ key.low[round], c.low, a.high ^ w.d ^ key.high[round], a.low};
   }
   return w;
 }
@@ -48,29 +47,31 @@ FASTGEN_HD_INLINE PhiloxWords<Word> philox(Word low, Word high, PhiloxKey key, M
 FASTGEN_HD_INLINE float square_root(float x) { return __builtin_sqrtf(x); }
 FASTGEN_HD_INLINE double square_root(double x) { return __builtin_sqrt(x); }
 
-// (word + 1/2) 2^-32, each step rounded to T as in the reference.
+// (word + 1/2) 2^-32, each step rounded to T as in the reference: a power of two rounds nothing.
 template <class T>
 FASTGEN_HD_INLINE T unit(uint32_t word) {
-  return (T(word) + T(0.5)) * T(2.3283064365386963e-10);
+  return T(word) * T(2.3283064365386963e-10) + T(1.1641532182693481e-10);
 }
 
-// cos and sin of an angle up to pi / 4 in size; z is its square.
+// cos and sin of an angle up to pi / 2 in size; z is its square.
 FASTGEN_HD_INLINE float small_sin(float a, float z) {
-  return a + a * z * math::polynomial(z, -1.9517299e-4f, 8.33217815e-3f, -0.166666549f);
+  return a + a * z * math::polynomial(z, 2.63475638e-6f, -1.98227395e-4f, 8.33324214e-3f, -0.16666666f);
 }
 FASTGEN_HD_INLINE float small_cos(float z) {
-  return 1.0f - 0.5f * z + z * z * math::polynomial(z, 2.44384518e-5f, -1.38873675e-3f, 0.0416666469f);
+  return 1.0f - 0.5f * z + z * z * math::polynomial(z, -2.65460657e-7f, 2.47860824e-5f, -1.38888126e-3f, 0.0416666661f);
 }
 FASTGEN_HD_INLINE double small_sin(double a, double z) {
   return a + a * z *
-                 math::polynomial(z, 1.5896828091379843e-10, -2.5050758657397589e-8, 2.7557313695263555e-6,
-                                  -0.00019841269829817096, 0.0083333333333224248, -0.16666666666666632);
+                 math::polynomial(z, 2.73144475909633992e-15, -7.64397029616579228e-13, 1.60589773124442682e-10,
+                                  -2.50521076169958772e-8, 2.7557319219163231e-6, -0.000198412698412549738,
+                                  0.00833333333333331587, -0.166666666666666666);
 }
 FASTGEN_HD_INLINE double small_cos(double z) {
   return 1.0 - 0.5 * z +
          z * z *
-             math::polynomial(z, -1.1359669853221746e-11, 2.0875723684856574e-9, -2.7557314355251763e-7, 2.4801587289491893e-5,
-                              -0.0013888888888874139, 0.0416666666666666);
+             math::polynomial(z, -1.52186383296928773e-16, 4.77787792492865373e-14, -1.14707122727395313e-11,
+                              2.08767566028753111e-9, -2.75573192215695606e-7, 0.0000248015873015798521,
+                              -0.00138888888888888801, 0.0416666666666666666);
 }
 
 template <class T>
@@ -78,21 +79,20 @@ struct Direction {
   T cos, sin;
 };
 
-// That of the angle 2 pi (word + 1/2) 2^-32: the nearest quarter turn is taken off as an integer, so nothing is lost.
+// That of the angle 2 pi (word + 1/2) 2^-32: the nearest half turn is taken off as an integer, so nothing is lost.
 template <class T>
 FASTGEN_HD_INLINE Direction<T> direction(uint32_t word) {
-  constexpr T radians = T(1.4629180792671596e-9);
-  const uint32_t quarter = (word + 0x20000000u) >> 30;
-  const T angle = T(int32_t(word - (quarter << 30))) * radians + T(0.5) * radians, z = angle * angle;
+  constexpr T radians = T(7.314590396335798e-10);
+  const bool turned = (word + 0x40000000u) & 0x80000000u;
+  const T angle = T(int32_t(word << 1)) * radians + radians, z = angle * angle;
   const T sin = small_sin(angle, z), cos = small_cos(z);
-  const T x = quarter & 1 ? sin : cos, y = quarter & 1 ? cos : sin;
-  return {(quarter + 1) & 2 ? -x : x, quarter & 2 ? -y : y};
+  return {turned ? -cos : cos, turned ? -sin : sin};
 }
 
 // The length of a pair of standard normals, which its direction is multiplied by.
 template <class T>
 FASTGEN_HD_INLINE T normal_length(uint32_t word) {
-  return square_root(T(-2) * math::log(unit<T>(word)));
+  return square_root(T(-2) * math::log_normal(unit<T>(word)));
 }
 
 }  // namespace

@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._launch import accumulator, device_of
-from ._rows import load_tile
+from ._rows import load_tile, tile_limits
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,11 @@ def layer_tile(z: Tensor, *, persistent: bool) -> LayerTile:
     """The tile for z of shape (B, D). `persistent`: whether programs go on to further rows, as sums over all rows want."""
     batch, features = z.shape
     columns = triton.next_power_of_2(features)
-    rows = max(1, min(2048 // columns, triton.next_power_of_2(triton.cdiv(batch, 2 * device_of(z).processors))))
+    elements, warps = tile_limits(z)
+    rows = max(1, min(elements // columns, triton.next_power_of_2(triton.cdiv(batch, 2 * device_of(z).processors))))
     blocks = triton.cdiv(batch, rows)
     programs = min(blocks, 4 * device_of(z).processors) if persistent else blocks
-    return LayerTile(rows, columns, 8 if columns > 2048 else 4 if rows * columns >= 1024 else 1, programs)
+    return LayerTile(rows, columns, 8 if columns > elements else warps if rows * columns >= 1024 else 1, programs)
 
 
 def layer_strides(t: Tensor, shared: bool) -> tuple[int, int]:

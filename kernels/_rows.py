@@ -26,11 +26,17 @@ class RowTile:
     num_warps: int
 
 
+def tile_limits(x: Tensor) -> tuple[int, int]:
+    """How many elements of x a program holds at a time, and its warps: float64 takes two registers each, and more to map."""
+    return (2048, 4) if x.element_size() <= 4 else (1024, 8)
+
+
 def row_tile(x: Tensor) -> RowTile:
-    """The tile for x of shape (B, ...): 2048 elements, but so few rows that every multiprocessor gets two."""
+    """The tile for x of shape (B, ...): as many elements as the limit, but so few rows that every multiprocessor gets two."""
     columns = min(triton.next_power_of_2(math.prod(x.shape[1:])), 1024)
-    rows = min(2048 // columns, triton.next_power_of_2(triton.cdiv(len(x), 2 * device_of(x).processors)))
-    return RowTile(rows, columns, num_warps=4 if rows * columns >= 1024 else 1)
+    elements, warps = tile_limits(x)
+    rows = min(elements // columns, triton.next_power_of_2(triton.cdiv(len(x), 2 * device_of(x).processors)))
+    return RowTile(rows, columns, num_warps=warps if rows * columns >= 1024 else 1)
 
 
 def row_parts(x: Tensor, tile: RowTile) -> tuple[int, int]:

@@ -19,7 +19,7 @@ template <class T>
 cpu::GaussianSamples<T> samples_of(const Tensor& mean, const Tensor& log_var, const Optional& prior_mean,
                                    const Optional& prior_log_var, int64_t samples, const Tensor& seed) {
   expect_features(mean, "mean");
-  if (samples < 0) fail("samples: expected at least 0, found " + std::to_string(samples));
+  if (samples < 1) fail("samples: expected at least 1, found " + std::to_string(samples));
   if (prior_mean.has_value() != prior_log_var.has_value()) fail("prior_log_var: expected with prior_mean, or neither");
   const int64_t rows = mean.size(0), features = mean.size(1);
   cpu::GaussianSamples<T> from;

@@ -26,7 +26,7 @@ constexpr int kDrain = 16;
 
 inline int64_t up_to_multiple(int64_t n, int64_t of) { return (n + of - 1) / of * of; }
 
-// e^x for x <= 0 (or rounded up from there), at least e^-87.
+// e^x for x up to 50, at least e^-87.
 template <class T>
 FASTGEN_INLINE T exp_below(T x) {
   const T lowest = sizeof(T) == 4 ? T(-87) : T(-708);
@@ -156,12 +156,26 @@ T largest(const T* v, int n) {
   return part[0];
 }
 
+// The sum of e^(v - reference), in 16 partial sums.
 template <class T>
-void absorb(LogSumExp<T>& state, int n, T* __restrict v) {
-  const T most_of_all = most(state.largest, largest(v, n));
-  for (int i = 0; i < n; ++i) v[i] = exp_below(v[i] - most_of_all);
-  state.sum = state.sum * static_cast<double>(exp_below(state.largest - most_of_all)) + static_cast<double>(sum(v, n));
-  state.largest = most_of_all;
+T sum_of_exp(const T* __restrict v, int n, T reference) {
+  T part[16] = {};
+  int i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int l = 0; l < 16; ++l) part[l] += exp_below(v[i + l] - reference);
+  for (int l = 0; i + l < n; ++l) part[l] += exp_below(v[i + l] - reference);
+  return sum(part, 16);
+}
+
+// bounded: whether no v is above 0. Then a reference this near 0 stays: no exponential nor their sum can overflow.
+template <class T>
+void absorb(LogSumExp<T>& state, int n, const T* v, bool bounded) {
+  if (!(bounded && state.largest > T(-50))) {
+    const T reference = most(state.largest, largest(v, n));
+    state.sum *= static_cast<double>(exp_below(state.largest - reference));
+    state.largest = reference;
+  }
+  state.sum += static_cast<double>(sum_of_exp(v, n, state.largest));
 }
 
 template <class T>
@@ -377,7 +391,7 @@ void gaussian_mixture_log_prob_forward(const GaussianMixtureLogProbForward<T>& a
       const int together = static_cast<int>(least<int64_t>(group, panels.count() - p));
       for (int i = 0; i < together; ++i)
         log_densities(m, panels, p + i, tile * rows, x, rows, densities + i * kPanel<T>, kComponentTile);
-      for (int r = 0; r < rows; ++r) absorb(states[r], together * kPanel<T>, densities + r * kComponentTile);
+      for (int r = 0; r < rows; ++r) absorb(states[r], together * kPanel<T>, densities + r * kComponentTile, !m.own_weights);
     }
     for (int r = 0; r < rows && tile * rows + r < m.rows; ++r) {
       const LogSumExp<T>& s = states[r];

@@ -8,71 +8,42 @@
 namespace fastgen::cpu::FASTGEN_VARIANT {
 namespace {
 
-// The normals of `count` elements of z, from element `first` on.
+constexpr int kQuads = 16;
+
+// The normals of kQuads groups of four elements of z.
 template <class T>
-class Noise {
- public:
-  Noise(int64_t first, int count, PhiloxKey key) : skipped_(static_cast<int>(first & 3)) {
-    const int quads = (skipped_ + count + 3) / 4;
-    uint32_t words[4][kQuads];
-    draw(static_cast<uint64_t>(first) / 4, quads, key, words[0], words[1], words[2], words[3]);
-    T lengths[2][kQuads];
-    for (int half = 0; half < 2; ++half) measure(quads, words[2 * half], lengths[half]);
-    turn(quads, lengths[0], words[1], lengths[1], words[3], normals_);
+__attribute__((noinline)) void draw(uint64_t first, const PhiloxKey& key, T* __restrict normals) {
+  alignas(64) uint32_t a[kQuads], b[kQuads], c[kQuads], d[kQuads];
+  for (int q = 0; q < kQuads; q += kWordLanes) {
+    const PhiloxWords<Words> words = philox_from(first + static_cast<uint64_t>(q), key);
+    store_words(a + q, words.a);
+    store_words(b + q, words.b);
+    store_words(c + q, words.c);
+    store_words(d + q, words.d);
   }
-  Noise(const Noise&) = delete;
-  Noise& operator=(const Noise&) = delete;
-  operator const T*() const { return normals_ + skipped_; }
-
- private:
-  // Whole vectors of words, in all of which are two groups more than a block has.
-  static constexpr int kQuads = (kBlock / 4 + 2 + kWordLanes - 1) / kWordLanes * kWordLanes;
-
-  static void draw(uint64_t first, int quads, PhiloxKey key, uint32_t* a, uint32_t* b, uint32_t* c, uint32_t* d) {
-    for (int q = 0; q < quads; q += kWordLanes) {
-      const uint64_t index = first + static_cast<uint64_t>(q);
-      const Words low = count_from(uint32_t(index)), carried = (Words)(low < uint32_t(index));
-      // A comparison that holds is -1 in every bit.
-      const PhiloxWords<Words> w = philox(low, uint32_t(index >> 32) - carried, key, MultiplyLanes{});
-      store_words(a + q, w.a);
-      store_words(b + q, w.b);
-      store_words(c + q, w.c);
-      store_words(d + q, w.d);
-    }
+  for (int q = 0; q < kQuads; ++q) {
+    const T length = normal_length<T>(a[q]), length2 = normal_length<T>(c[q]);
+    const Direction<T> at = direction<T>(b[q]), at2 = direction<T>(d[q]);
+    normals[4 * q] = length * at.cos;
+    normals[4 * q + 1] = length * at.sin;
+    normals[4 * q + 2] = length2 * at2.cos;
+    normals[4 * q + 3] = length2 * at2.sin;
   }
-
-  static void measure(int quads, const uint32_t* __restrict words, T* __restrict lengths) {
-    for (int q = 0; q < quads; ++q) lengths[q] = normal_length<T>(words[q]);
-  }
-
-  static void turn(int quads, const T* __restrict length_a, const uint32_t* __restrict turn_a, const T* __restrict length_b,
-                   const uint32_t* __restrict turn_b, T* __restrict normals) {
-    for (int q = 0; q < quads; ++q) {
-      const Direction<T> a = direction<T>(turn_a[q]), b = direction<T>(turn_b[q]);
-      normals[4 * q] = length_a[q] * a.cos;
-      normals[4 * q + 1] = length_a[q] * a.sin;
-      normals[4 * q + 2] = length_b[q] * b.cos;
-      normals[4 * q + 3] = length_b[q] * b.sin;
-    }
-  }
-
-  int skipped_;
-  T normals_[4 * kQuads];
-};
-
-// e^d - 1 - d: below 1/2 by its series, where the difference would lose digits.
-inline float exp_minus_1_minus(float d) {
-  const float series = math::polynomial(d, 1.0f / 3628800, 1.0f / 362880, 1.0f / 40320, 1.0f / 5040, 1.0f / 720, 1.0f / 120,
-                                        1.0f / 24, 1.0f / 6, 0.5f);
-  const float difference = math::expm1(d) - d;
-  return math::abs(d) < 0.5f ? d * d * series : difference;
 }
-inline double exp_minus_1_minus(double d) {
-  const double series =
-      math::polynomial(d, 1.0 / 1307674368000, 1.0 / 87178291200, 1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800,
-                       1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5);
-  const double difference = math::expm1(d) - d;
-  return math::abs(d) < 0.5 ? d * d * series : difference;
+
+// Calls use(begin, n, normals) for pieces of `count` elements of z, element `first` the block's first. Pieces are so short that
+// the processor fetches what the next one reads while it computes the normals of this.
+template <class T, class Use>
+void with_noise(int64_t first, int count, const PhiloxKey& key, const Use& use) {
+  alignas(64) T normals[4 * kQuads];
+  for (int done = -static_cast<int>(first & 3); done < count; done += 4 * kQuads) {
+    draw(static_cast<uint64_t>(first + done) / 4, key, normals);
+    const int begin = done < 0 ? 0 : done, end = done + 4 * kQuads < count ? done + 4 * kQuads : count;
+    if (end - begin == 4 * kQuads)  // a number of elements that the compiler knows
+      use(begin, 4 * kQuads, normals);
+    else
+      use(begin, end - begin, normals + (begin - done));
+  }
 }
 
 // A block of the two Gaussians.
@@ -80,7 +51,7 @@ template <class T>
 struct Gaussians {
   Flat<T> mean, log_var, prior_mean, prior_log_var;
   const bool with_prior;
-  T precision[kBlock];  // of the prior
+  alignas(64) T precision[kBlock];  // of the prior
 
   Gaussians(const GaussianSamples<T>& from, const Block& b)
       : mean(from.mean, b),
@@ -115,22 +86,23 @@ void divergence(int n, const T* __restrict mean, const T* __restrict log_var, co
                 const T* __restrict prior_log_var, const T* __restrict precision, T* __restrict kl) {
   for (int i = 0; i < n; ++i) {
     const T difference = mean[i] - prior_mean[i];
-    kl[i] = T(0.5) * (exp_minus_1_minus(log_var[i] - prior_log_var[i]) + difference * difference * precision[i]);
+    kl[i] = T(0.5) * (math::exp_minus_1_minus(log_var[i] - prior_log_var[i]) + difference * difference * precision[i]);
   }
 }
 
 // From the standard normal.
 template <class T>
 void divergence(int n, const T* __restrict mean, const T* __restrict log_var, T* __restrict kl) {
-  for (int i = 0; i < n; ++i) kl[i] = T(0.5) * (exp_minus_1_minus(log_var[i]) + mean[i] * mean[i]);
+  for (int i = 0; i < n; ++i) kl[i] = T(0.5) * (math::exp_minus_1_minus(log_var[i]) + mean[i] * mean[i]);
 }
 
 template <class T>
-void divergence(int n, const Gaussians<T>& g, T* kl) {
+void divergence(const Gaussians<T>& g, int begin, int n, T* kl) {
   if (g.with_prior)
-    divergence<T>(n, g.mean, g.log_var, g.prior_mean, g.prior_log_var, g.precision, kl);
+    divergence<T>(n, g.mean + begin, g.log_var + begin, g.prior_mean + begin, g.prior_log_var + begin, g.precision + begin,
+                  kl + begin);
   else
-    divergence<T>(n, g.mean, g.log_var, kl);
+    divergence<T>(n, g.mean + begin, g.log_var + begin, kl + begin);
 }
 
 template <class T>
@@ -148,27 +120,35 @@ void silence(T least, int n, const T* __restrict kl, T* __restrict grad) {
 template <class T>
 class Sums {
  public:
-  struct Four {
-    T *mean, *log_var, *prior_mean, *prior_log_var;
-  };
-
   explicit Sums(int n) : n_(n) { clear(); }
   Sums(const Sums&) = delete;
   Sums& operator=(const Sums&) = delete;
 
-  Four after(int64_t sample) {
-    if (sample > 0 && sample % kRun == 0) drain(sample == kRun);
-    return {part_[0], part_[1], part_[2], part_[3]};
+  struct Four {
+    T *mean, *log_var, *prior_mean, *prior_log_var;
+  };
+  Four from(int begin) { return {part_[0] + begin, part_[1] + begin, part_[2] + begin, part_[3] + begin}; }
+
+  // To be called before a sample's gradients are added.
+  void before(int64_t sample) {
+    if (sample == 0 || sample % kRun != 0) return;
+    for (int g = 0; g < 4; ++g) {
+      if (sample == kRun) fill(total_[g], n_, 0.0);
+      for (int i = 0; i < n_; ++i) total_[g][i] += double(part_[g][i]);
+    }
+    clear();
   }
 
-  void write(int64_t samples, const PosteriorGradients<T>& to, int64_t offset) {
+  void write(int begin, int n, int64_t samples, const PosteriorGradients<T>& to, int64_t offset) {
     T* const gradients[] = {to.mean, to.log_var, to.prior_mean, to.prior_log_var};
-    if (samples > kRun) drain(false);
-    for (int g = 0; g < 4; ++g)
-      if (gradients[g] && samples > kRun)
-        convert(n_, total_[g], gradients[g] + offset);
-      else if (gradients[g])
-        convert(n_, part_[g], gradients[g] + offset);
+    for (int g = 0; g < 4; ++g) {
+      if (!gradients[g]) continue;
+      T* const grad = gradients[g] + offset + begin;
+      if (samples > kRun)
+        add(n, total_[g] + begin, part_[g] + begin, grad);
+      else
+        copy(part_[g] + begin, 1, n, grad);
+    }
   }
 
  private:
@@ -178,21 +158,12 @@ class Sums {
     for (int g = 0; g < 4; ++g) fill(part_[g], n_, T(0));
   }
 
-  void drain(bool first) {
-    for (int g = 0; g < 4; ++g) {
-      if (first) fill(total_[g], n_, 0.0);
-      for (int i = 0; i < n_; ++i) total_[g][i] += double(part_[g][i]);
-    }
-    clear();
-  }
-
-  template <class From>
-  static void convert(int n, const From* __restrict from, T* __restrict to) {
-    for (int i = 0; i < n; ++i) to[i] = static_cast<T>(from[i]);
+  static void add(int n, const double* __restrict total, const T* __restrict part, T* __restrict to) {
+    for (int i = 0; i < n; ++i) to[i] = static_cast<T>(total[i] + double(part[i]));
   }
 
   int n_;
-  T part_[4][kBlock];
+  alignas(64) T part_[4][kBlock];
   double total_[4][kBlock];
 };
 
@@ -230,12 +201,12 @@ void add_through_kl(int n, const T* __restrict grad, const T* __restrict mean, c
 }
 
 template <class T>
-void add_through_kl(const T* grad, const Gaussians<T>& g, int n, const typename Sums<T>::Four& to) {
+void add_through_kl(const T* grad, const Gaussians<T>& g, int begin, int n, const typename Sums<T>::Four& to) {
   if (g.with_prior)
-    add_through_kl<T>(n, grad, g.mean, g.log_var, g.prior_mean, g.prior_log_var, g.precision, to.mean, to.log_var,
-                      to.prior_mean, to.prior_log_var);
+    add_through_kl<T>(n, grad, g.mean + begin, g.log_var + begin, g.prior_mean + begin, g.prior_log_var + begin,
+                      g.precision + begin, to.mean, to.log_var, to.prior_mean, to.prior_log_var);
   else
-    add_through_kl<T>(n, grad, g.mean, g.log_var, to.mean, to.log_var);
+    add_through_kl<T>(n, grad, g.mean + begin, g.log_var + begin, to.mean, to.log_var);
 }
 
 template <class T>
@@ -281,18 +252,23 @@ void gaussian_rsample_kl_forward(const GaussianRsampleKlForward<T>& a) {
   const GaussianSamples<T>& from = a.from;
   const PhiloxKey key(from.seed);
   const auto group = [&](int64_t row, int rows) {
-    double totals[kBlock] = {};
+    double totals[kBlock];
+    fill(totals, rows, 0.0);
     for_blocks(row, rows, from.features, [&](const Block& b) {
       const Gaussians<T> g(from, b);
-      T kl[kBlock], scale[kBlock];
-      divergence(b.size(), g, kl);
-      if (a.free_bits > T(0)) raise_to(a.free_bits, b.size(), kl);
-      add_row_sums(kl, b, totals);
-      read_scale<T>(b.size(), g.log_var, scale);
+      alignas(64) T kl[kBlock], scale[kBlock];
       for (int64_t s = 0; s < from.samples; ++s) {
         const int64_t first = element(from, s, b);
-        sample<T>(b.size(), g.mean, scale, Noise<T>(first, b.size(), key), a.z + first);
+        with_noise<T>(first, b.size(), key, [&](int begin, int n, const T* noise) {
+          if (s == 0) {
+            divergence(g, begin, n, kl);
+            read_scale<T>(n, g.log_var + begin, scale + begin);
+          }
+          sample<T>(n, g.mean + begin, scale + begin, noise, a.z + first + begin);
+        });
       }
+      if (a.free_bits > T(0)) raise_to(a.free_bits, b.size(), kl);
+      add_row_sums(kl, b, totals);
     });
     for (int r = 0; r < rows; ++r) a.kl[row + r] = static_cast<T>(totals[r]);
   };
@@ -307,27 +283,28 @@ void gaussian_rsample_kl_backward(const GaussianRsampleKlBackward<T>& a) {
     for_blocks(row, rows, from.features, [&](const Block& b) {
       const Gaussians<T> g(from, b);
       Sums<T> sums(b.size());
+      alignas(64) T scale[kBlock], grad[kBlock], kl[kBlock];
+      if (a.grad_kl) repeat(a.grad_kl, a.grad_kl_step, b, T(1), grad);
+      const auto finish = [&](int begin, int n) {
+        if (a.grad_kl && a.free_bits > T(0)) {
+          divergence(g, begin, n, kl);
+          silence(a.free_bits, n, kl + begin, grad + begin);
+        }
+        if (a.grad_kl) add_through_kl(grad + begin, g, begin, n, sums.from(begin));
+        sums.write(begin, n, from.samples, a.grads, element(from, 0, b));
+      };
       // Without a gradient its zeros must not meet an infinite scale or slope.
-      if (a.grad_z.first.data) {
-        T scale[kBlock];
-        read_scale<T>(b.size(), g.log_var, scale);
-        for (int64_t s = 0; s < from.samples; ++s) {
-          const auto to = sums.after(s);
-          add_through_z<T>(b.size(), Flat<T>(of_sample(a.grad_z, s), b), scale, Noise<T>(element(from, s, b), b.size(), key),
-                           to.mean, to.log_var);
-        }
+      if (!a.grad_z.first.data) return finish(0, b.size());
+      for (int64_t s = 0; s < from.samples; ++s) {
+        const Flat<T> grad_z(of_sample(a.grad_z, s), b);
+        sums.before(s);
+        with_noise<T>(element(from, s, b), b.size(), key, [&](int begin, int n, const T* noise) {
+          const auto to = sums.from(begin);
+          if (s == 0) read_scale<T>(n, g.log_var + begin, scale + begin);
+          add_through_z<T>(n, grad_z + begin, scale + begin, noise, to.mean, to.log_var);
+          if (s + 1 == from.samples) finish(begin, n);
+        });
       }
-      if (a.grad_kl) {
-        T grad[kBlock];
-        repeat(a.grad_kl, a.grad_kl_step, b, T(1), grad);
-        if (a.free_bits > T(0)) {
-          T kl[kBlock];
-          divergence(b.size(), g, kl);
-          silence(a.free_bits, b.size(), kl, grad);
-        }
-        add_through_kl(grad, g, b.size(), sums.after(0));
-      }
-      sums.write(from.samples, a.grads, element(from, 0, b));
     });
   };
   for_row_groups(from.rows, from.features, group, from.samples);
@@ -339,15 +316,18 @@ void gaussian_rsample_log_ratio_forward(const GaussianRsampleLogRatioForward<T>&
   const PhiloxKey key(from.seed);
   const auto group = [&](int64_t row, int rows) {
     for (int64_t s = 0; s < from.samples; ++s) {
-      double totals[kBlock] = {};
+      double totals[kBlock];
+      fill(totals, rows, 0.0);
       for_blocks(row, rows, from.features, [&](const Block& b) {
         const Gaussians<T> g(from, b);
-        const int64_t first = element(from, s, b);
-        const Noise<T> noise(first, b.size(), key);
-        T scale[kBlock], ratio[kBlock];
-        read_scale<T>(b.size(), g.log_var, scale);
-        sample<T>(b.size(), g.mean, scale, noise, a.z + first);
-        log_ratio<T>(b.size(), a.z + first, noise, g.log_var, g.prior_mean, g.prior_log_var, g.precision, ratio);
+        T* const z = a.z + element(from, s, b);
+        alignas(64) T scale[kBlock], ratio[kBlock];
+        with_noise<T>(element(from, s, b), b.size(), key, [&](int begin, int n, const T* noise) {
+          read_scale<T>(n, g.log_var + begin, scale);
+          sample<T>(n, g.mean + begin, scale, noise, z + begin);
+          log_ratio<T>(n, z + begin, noise, g.log_var + begin, g.prior_mean + begin, g.prior_log_var + begin,
+                       g.precision + begin, ratio + begin);
+        });
         add_row_sums(ratio, b, totals);
       });
       for (int r = 0; r < rows; ++r) a.log_ratio[s * from.rows + row + r] = static_cast<T>(totals[r]);
@@ -364,21 +344,24 @@ void gaussian_rsample_log_ratio_backward(const GaussianRsampleLogRatioBackward<T
     for_blocks(row, rows, from.features, [&](const Block& b) {
       const Gaussians<T> g(from, b);
       Sums<T> sums(b.size());
-      T scale[kBlock], grad[kBlock];
-      read_scale<T>(b.size(), g.log_var, scale);
+      alignas(64) T scale[kBlock], grad[kBlock];
       for (int64_t s = 0; s < from.samples; ++s) {
         const Flat<T> grad_z(of_sample(a.grad_z, s), b);
-        const Noise<T> noise(element(from, s, b), b.size(), key);
-        const auto to = sums.after(s);
-        if (a.grad_log_ratio.data) {
-          repeat(a.grad_log_ratio.data + s * a.grad_log_ratio.row, a.grad_log_ratio.column, b, T(1), grad);
-          add_through_log_ratio<T>(b.size(), grad_z, grad, g.mean, scale, noise, g.prior_mean, g.precision, to.mean, to.log_var,
-                                   to.prior_mean, to.prior_log_var);
-        } else {
-          add_through_z<T>(b.size(), grad_z, scale, noise, to.mean, to.log_var);
-        }
+        const bool with_ratio = a.grad_log_ratio.data;
+        if (with_ratio) repeat(a.grad_log_ratio.data + s * a.grad_log_ratio.row, a.grad_log_ratio.column, b, T(1), grad);
+        sums.before(s);
+        with_noise<T>(element(from, s, b), b.size(), key, [&](int begin, int n, const T* noise) {
+          const auto to = sums.from(begin);
+          if (s == 0) read_scale<T>(n, g.log_var + begin, scale + begin);
+          if (with_ratio)
+            add_through_log_ratio<T>(n, grad_z + begin, grad + begin, g.mean + begin, scale + begin, noise,
+                                     g.prior_mean + begin, g.precision + begin, to.mean, to.log_var, to.prior_mean,
+                                     to.prior_log_var);
+          else
+            add_through_z<T>(n, grad_z + begin, scale + begin, noise, to.mean, to.log_var);
+          if (s + 1 == from.samples) sums.write(begin, n, from.samples, a.grads, element(from, 0, b));
+        });
       }
-      sums.write(from.samples, a.grads, element(from, 0, b));
     });
   };
   for_row_groups(from.rows, from.features, group, from.samples);

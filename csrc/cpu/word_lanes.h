@@ -1,4 +1,4 @@
-// Vectors of 32-bit words, as wide as the variant's registers, and their products.
+// Vectors of 32-bit words, as wide as the variant's registers, and Philox on them.
 #pragma once
 
 #include "cpu/simd.h"
@@ -17,11 +17,11 @@ constexpr int kWordLanes = FASTGEN_VECTOR_BYTES / 4;
 
 FASTGEN_INLINE void store_words(uint32_t* to, Words words) { __builtin_memcpy(to, &words, sizeof(words)); }
 
-// first, first + 1, ...
+// first, first + 1, ... (a vector filled with sums would be made lane by lane)
 FASTGEN_INLINE Words count_from(uint32_t first) {
-  Words words;
-  for (int i = 0; i < kWordLanes; ++i) words[i] = first + uint32_t(i);
-  return words;
+  Words lanes;
+  for (int i = 0; i < kWordLanes; ++i) lanes[i] = uint32_t(i);
+  return first + lanes;
 }
 
 // The products of the lower words of two vectors of pairs. Compilers do not find the one instruction there is for it.
@@ -38,13 +38,25 @@ FASTGEN_INLINE WordPairs multiply_lower(WordPairs a, WordPairs b) {
 #endif
 }
 
-struct MultiplyLanes {
-  FASTGEN_INLINE Product<Words> operator()(Words a, uint32_t b) const {
-    const WordPairs factor = WordPairs{} + b, lower = multiply_lower((WordPairs)a, factor);
-    const WordPairs upper = multiply_lower((WordPairs)a >> 32, factor);
-    constexpr uint64_t high = 0xffffffff00000000u;
-    return {(Words)((lower >> 32) | (upper & high)), (Words)((lower & ~high) | (upper << 32))};
+// Of every other word, in the lower half of a pair: a product's halves are then where they are wanted, the upper half of a pair
+// is whatever it is.
+struct MultiplyPairs {
+  FASTGEN_INLINE Product<WordPairs> operator()(WordPairs a, uint32_t b) const {
+    const WordPairs product = multiply_lower(a, WordPairs{} + b);
+    return {product >> 32, product};
   }
 };
+
+FASTGEN_INLINE Words interleave(WordPairs even, WordPairs odd) { return (Words)((even & 0xffffffffu) | (odd << 32)); }
+
+// The words of kWordLanes counters from `first` on.
+FASTGEN_INLINE PhiloxWords<Words> philox_from(uint64_t first, const PhiloxKey& key) {
+  const Words low = count_from(uint32_t(first)), carried = (Words)(low < uint32_t(first));
+  // A comparison that holds is -1 in every bit.
+  const Words high = uint32_t(first >> 32) - carried;
+  const auto even = philox((WordPairs)low, (WordPairs)high, key, MultiplyPairs{});
+  const auto odd = philox((WordPairs)low >> 32, (WordPairs)high >> 32, key, MultiplyPairs{});
+  return {interleave(even.a, odd.a), interleave(even.b, odd.b), interleave(even.c, odd.c), interleave(even.d, odd.d)};
+}
 
 }  // namespace fastgen::cpu::FASTGEN_VARIANT

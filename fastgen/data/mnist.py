@@ -24,7 +24,7 @@ def mnist(*, seed: int = 0, dir: str | os.PathLike[str] | None = None, labels: b
     """Digits of 784 pixels in units of one grey level, as whole levels 0 to 255.
 
     With train-images in the folder 90% of it is train and 10% valid, by `seed`, and t10k-images is test; with t10k-images
-    alone its rows are split 80, 10 and 10.
+    alone the first 80% of its rows are train, the next 10% valid and the last 10% test.
 
     Args:
         dir: the folder of the IDX files, gzipped or not, named as they are handed out: train-images-idx3-ubyte.gz, ...
@@ -38,9 +38,9 @@ def mnist(*, seed: int = 0, dir: str | os.PathLike[str] | None = None, labels: b
     folder = _folder(dir)
     held_out = _part(folder, "t10k", labels)
     if _found(folder, "train-images", 3) is None:
-        train, valid, test = _split(held_out, seed, test=HELD_OUT)
+        train, valid, test = _in_order(held_out)
     else:
-        train, valid, _ = _split(_part(folder, "train", labels), seed, test=0.0)
+        train, valid = _by_seed(_part(folder, "train", labels), seed)
         test = held_out
     return Dataset(
         name="mnist",
@@ -96,7 +96,17 @@ def _part(folder: Path, name: str, labels: bool) -> Part:
     return Part(rows, digits)
 
 
-def _split(part: Part, seed: int, test: float) -> list[Part]:
+def _in_order(part: Part) -> list[Part]:
+    rows, held_out = np.arange(_count(part)), round(len(part) * HELD_OUT)
+    return [part.take(piece) for piece in np.split(rows, [len(rows) - 2 * held_out, len(rows) - held_out])]
+
+
+def _by_seed(part: Part, seed: int) -> list[Part]:
+    train, valid, _ = cuts(_count(part), seed, HELD_OUT, 0.0)
+    return [part.take(train), part.take(valid)]
+
+
+def _count(part: Part) -> int:
     if len(part) < FEWEST:
         raise DataError(f"mnist: expected at least {FEWEST} images to split, found {len(part)}")
-    return [part.take(rows) for rows in cuts(len(part), seed, HELD_OUT, test)]
+    return len(part)

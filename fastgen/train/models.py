@@ -13,7 +13,20 @@ from torch import Tensor, nn
 
 from ..data import Dataset
 from ..data.part import Rows
-from ..flows import IAF, MAF, NICE, ClassEmbedding, Flow, Logit, RealNVP, Standardise, Transform, UnitInterval
+from ..flows import (
+    IAF,
+    MAF,
+    NICE,
+    ClassEmbedding,
+    Flow,
+    Logit,
+    PlanarFlow,
+    RadialFlow,
+    RealNVP,
+    Standardise,
+    Transform,
+    UnitInterval,
+)
 from ..models import (
     FVSBN,
     IWAE,
@@ -33,6 +46,8 @@ MODELS: dict[str, type[nn.Module]] = {
     "iaf": IAF,
     "nice": NICE,
     "realnvp": RealNVP,
+    "planar": PlanarFlow,
+    "radial": RadialFlow,
     "maf-mog": MAFMoG,
     "gaussian-autoregressive": GaussianAutoregressive,
     "gaussian-made": GaussianMADE,

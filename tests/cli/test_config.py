@@ -129,8 +129,10 @@ def test_every_option_of_a_model_is_one_it_takes(name):
     source = data.Dataset("bits", 0, binary, binary, binary, levels=2)
     own = {**_defaults(nn.MADE), **_defaults(VAE), **_defaults(MODELS[name])}
     options = [key.removeprefix("model.") for key in known(name) if key.startswith("model.") and key != "model.name"]
-    characteristic = {"nice": "mask", "realnvp": "mask", "vae": "latent_features", "iwae": "latent_features"}.get(name, "order")
-    assert {characteristic, *(() if name == "fvsbn" else ("hidden_features", "activation"))} <= set(options)
+    characteristic = {"nice": "mask", "realnvp": "mask", "vae": "latent_features", "iwae": "latent_features"}
+    without_networks = {"fvsbn": "order", "planar": "transforms", "radial": "transforms"}
+    networks = () if name in without_networks else ("hidden_features", "activation")
+    assert {{**characteristic, **without_networks}.get(name, "order"), *networks} <= set(options)
     for option in options:
         build(name, source, **{option: own[option]})
 

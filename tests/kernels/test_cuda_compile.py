@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from fastgen.bench.static import budget
+from fastgen.bench.static.jobs import all_jobs, compiled, toolchain
+
+VERSIONS, _ = toolchain()
+BUDGET = budget.read(budget.FILE)["nvcc"]
 # Tiles of 8, 16 and 32 rows and two places for their state in float32, of 8 rows in float64; each forward and backward.
-KERNELS = 14
+KERNELS = {"autoregressive_inverse": 14, "device": 0}
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
-@pytest.mark.parametrize("architecture", ["sm_90"])
-def test_no_register_is_spilled(architecture: str, tmp_path: Path) -> None:
-    source = ROOT / "csrc/cuda/autoregressive_inverse.cu"
-    command = ["nvcc", "-std=c++17", "-O3", f"-arch={architecture}", "-cubin", "-Xptxas", "-v", "-I", ROOT / "csrc"]
-    run = subprocess.run([*command, source, "-o", tmp_path / "kernels.cubin"], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", run.stderr)
-    assert len(spills) == KERNELS
-    assert all(numbers == ("0", "0", "0") for numbers in spills)
+@pytest.mark.skipif("nvcc" not in VERSIONS, reason="needs nvcc and cuobjdump")
+@pytest.mark.parametrize("job", [job for job in all_jobs(["nvcc"]) if job.target == "sm_90"], ids=lambda job: job.name)
+def test_kernels_are_within_their_budgets(job) -> None:  # type: ignore[no-untyped-def]
+    found = compiled(job)
+    assert len(found) == KERNELS[job.name]
+    assert not any(kernel.code.spills or kernel.code.stack for kernel in found)
+    if VERSIONS["nvcc"] != BUDGET.version:
+        pytest.skip(f"budgets are of nvcc {BUDGET.version}, not {VERSIONS['nvcc']}")
+    assert not budget.compare(found, filter(job.makes, BUDGET.kernels))
