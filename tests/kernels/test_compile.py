@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
 
-from fastgen.bench.static.budget import DTYPES
-from fastgen.bench.static.calls import CALLS, Layers, affine, block, couple, gaussian, linear, planar_layers, radial_layers
+from fastgen.bench.static.calls import (
+    CALLS,
+    Call,
+    Layers,
+    affine,
+    block,
+    couple,
+    gaussian,
+    linear,
+    planar_layers,
+    radial_layers,
+)
 from fastgen.bench.static.jobs import fresh_cache
 from fastgen.bench.static.launches import TARGETS, launches
 
@@ -77,9 +88,8 @@ def test_precision_follows_torch(dtype: str, expected: str) -> None:
         ("sm_80", "tf32", {}),
     ],
 )
-def test_blocks_spill_nothing(target: str, dtype: str, options: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", dtype == "tf32")
-    for launch in launches(block(DTYPES[dtype], **options), TARGETS[target].device):
+def test_blocks_spill_nothing(target: str, dtype: str, options: dict[str, int]) -> None:
+    for launch in Call("block", partial(block, **options)).kernels(dtype, TARGETS[target].device).values():
         code = launch.compile(TARGETS[target])
         assert code.spills == 0, launch.name
         if dtype != "float32" and launch.name != "sum_slices":
