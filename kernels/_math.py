@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from triton.language.extra import libdevice
 
+HALF_LOG_2_PI = tl.constexpr(0.91893853320467274178)
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 
@@ -46,6 +47,14 @@ def log(x):
         return tl.log(x)
     else:
         return libdevice.log(x)
+
+
+@triton.jit
+def erf(x):
+    if INTERPRETED:
+        return tl.erf(x)
+    else:
+        return libdevice.erf(x)
 
 
 @triton.jit

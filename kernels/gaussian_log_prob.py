@@ -9,12 +9,9 @@ import triton.language as tl
 from torch import Tensor
 
 from ._launch import accumulator
-from ._math import exp
+from ._math import HALF_LOG_2_PI, exp
 from ._rows import interleaved, launch_rows, load_pair, load_row_values, load_tile, row_tile, store_tile, strides
 from ._scale_map import log_scale_of, through_scale_map
-
-# log(2 pi) / 2
-_HALF_LOG_2_PI = tl.constexpr(0.91893853320467274178)
 
 
 @triton.jit
@@ -62,7 +59,7 @@ def _forward_kernel(
         z = (u - m) * exp(-s)
         sums += tl.where(mask, 0.5 * z * z + s, 0.0)
     # In the sums' dtype: an integer times the constant would be float32.
-    constant = (tl.zeros((ROWS,), sums.dtype) + features) * _HALF_LOG_2_PI
+    constant = (tl.zeros((ROWS,), sums.dtype) + features) * HALF_LOG_2_PI
     tl.store(log_prob + row, -tl.sum(sums, 1) - constant, mask=row < batch)
 
 

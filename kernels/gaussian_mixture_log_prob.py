@@ -13,9 +13,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ._launch import accumulator, device_of, on_device
-from ._math import exp, log, widen
+from ._math import HALF_LOG_2_PI, exp, log, widen
 
-_HALF_LOG_2_PI = tl.constexpr(0.91893853320467274178)
 _ROWS, _COMPONENTS = 32, 32
 
 
@@ -58,7 +57,7 @@ def _log_densities(
         distances += z * z
         constants += scale
     # In their dtype: an integer times the constant would be float32.
-    constants += (tl.zeros(constants.shape, constants.dtype) + features) * _HALF_LOG_2_PI
+    constants += (tl.zeros(constants.shape, constants.dtype) + features) * HALF_LOG_2_PI
     return tl.where(inside[None, :], weights - constants[None, :] - 0.5 * distances, -float("inf"))
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._activations import activate, through_activation
+from ._activations import activate
 from ._launch import Device, accumulator, allows_tf32, device_of, on_device
-from ._math import INTERPRETED, widen
+from ._math import widen
+from ._staircase import add_input_gradient, add_layer, store_weight_gradient, stored, sum_rows
 
 # in_order, out_order (None: in order as they stand), prefix and suffix, as in fastgen.ops.LinearPlan.
 Plan = Sequence[Tensor | None]
@@ -74,34 +76,6 @@ def _place(m_tiles, n_tiles):
 
 
 @triton.jit
-def _stored(order, index, mask):
-    """Where the units of these sorted indices are stored."""
-    if order is None:
-        return index
-    else:
-        return tl.load(order + index, mask=mask, other=0)
-
-
-@triton.jit
-def _multiply(a, b, sums, PRECISION: tl.constexpr):
-    # The interpreter's product of bfloat16 is garbage.
-    if INTERPRETED:
-        return tl.dot(widen(a), widen(b), sums, input_precision=PRECISION, out_dtype=sums.dtype)
-    else:
-        return tl.dot(a, b, sums, input_precision=PRECISION, out_dtype=sums.dtype)
-
-
-@triton.jit
-def _load_delta(grad, y, mask, ACTIVATION: tl.constexpr):
-    """The gradient before the activation, from the one after it and the output."""
-    g = tl.load(grad, mask=mask, other=0.0)
-    if ACTIVATION == "identity":
-        return g
-    else:
-        return through_activation(widen(g), widen(tl.load(y, mask=mask, other=0.0)), ACTIVATION).to(g.dtype)
-
-
-@triton.jit
 def _forward_kernel(
     x,
     weight,
@@ -127,25 +101,23 @@ def _forward_kernel(
     first = (out_tiles - 1 - out_tile) * OUTPUTS
     row = row_tile * ROWS + tl.arange(0, ROWS)
     out = first + tl.arange(0, OUTPUTS)
-    out_stored = _stored(out_order, out, out < outputs)
-    seen = tl.load(prefix + out, mask=out < outputs, other=0)
-    seen_by_all = tl.load(prefix + first) // K * K
-    seen_by_any = tl.load(prefix + tl.minimum(first + OUTPUTS, outputs) - 1)
-
-    # Rows and outputs past the end repeat the last one and are not stored: nothing to mask in the loop.
+    out_stored = stored(out_order, out, out < outputs)
+    # Rows past the end repeat the last one and are not stored: nothing to mask in the loop.
     x_rows = x + tl.minimum(row, batch - 1).to(tl.int64)[:, None] * x_row
-    w_rows = weight + tl.minimum(out_stored, outputs - 1).to(tl.int64)[None, :] * inputs
-    sums = tl.zeros((ROWS, OUTPUTS), SUM)
-    for k in range(0, seen_by_all, K):
-        j = k + tl.arange(0, K)
-        j_stored = _stored(in_order, j, j < inputs)
-        sums = _multiply(tl.load(x_rows + j_stored[None, :]), tl.load(w_rows + j_stored[:, None]), sums, PRECISION)
-    for k in range(seen_by_all, seen_by_any, K):
-        j = k + tl.arange(0, K)
-        j_stored = _stored(in_order, j, j < inputs)
-        u = tl.load(x_rows + j_stored[None, :], mask=(j < inputs)[None, :], other=0.0)
-        w = tl.load(w_rows + j_stored[:, None], mask=(j < inputs)[:, None], other=0.0)
-        sums = _multiply(u, tl.where(j[:, None] < seen[None, :], w, 0.0), sums, PRECISION)
+    sums = add_layer(
+        tl.zeros((ROWS, OUTPUTS), SUM),
+        x_rows,
+        weight,
+        in_order,
+        prefix,
+        first,
+        out_stored,
+        inputs,
+        outputs,
+        "identity",
+        PRECISION,
+        K,
+    )
 
     if bias is not None:
         sums += widen(tl.load(bias + out_stored, mask=out < outputs, other=0.0))[None, :]
@@ -180,30 +152,23 @@ def _grad_input_kernel(
     first = in_tile * INPUTS
     row = row_tile * ROWS + tl.arange(0, ROWS)
     j = first + tl.arange(0, INPUTS)
-    j_stored = _stored(in_order, j, j < inputs)
-    seen_from = tl.load(suffix + j, mask=j < inputs, other=0)
-    any_seen_from = tl.load(suffix + first) // K * K
-    all_seen_from = tl.cdiv(tl.load(suffix + tl.minimum(first + INPUTS, inputs) - 1), K) * K
-
+    j_stored = stored(in_order, j, j < inputs)
     kept = tl.minimum(row, batch - 1).to(tl.int64)[:, None]
-    grad_rows = grad + kept * grad_row
-    y_rows = y + kept * y_row
-    w_columns = weight + j_stored[None, :]
-    sums = tl.zeros((ROWS, INPUTS), SUM)
-    for k in range(any_seen_from, tl.minimum(all_seen_from, outputs), K):
-        o = k + tl.arange(0, K)
-        o_stored = _stored(out_order, o, o < outputs)
-        g = _load_delta(grad_rows + o_stored[None, :], y_rows + o_stored[None, :], (o < outputs)[None, :], ACTIVATION)
-        w_mask = (o < outputs)[:, None] & (j < inputs)[None, :]
-        w = tl.load(w_columns + o_stored.to(tl.int64)[:, None] * inputs, mask=w_mask, other=0.0)
-        sums = _multiply(g, tl.where(o[:, None] >= seen_from[None, :], w, 0.0), sums, PRECISION)
-    for k in range(all_seen_from, outputs, K):
-        o = k + tl.arange(0, K)
-        o_stored = _stored(out_order, o, o < outputs)
-        g = _load_delta(grad_rows + o_stored[None, :], y_rows + o_stored[None, :], (o < outputs)[None, :], ACTIVATION)
-        w_mask = (o < outputs)[:, None] & (j < inputs)[None, :]
-        w = tl.load(w_columns + o_stored.to(tl.int64)[:, None] * inputs, mask=w_mask, other=0.0)
-        sums = _multiply(g, w, sums, PRECISION)
+    sums = add_input_gradient(
+        tl.zeros((ROWS, INPUTS), SUM),
+        grad + kept * grad_row,
+        y + kept * y_row,
+        weight,
+        out_order,
+        suffix,
+        first,
+        j_stored,
+        inputs,
+        outputs,
+        ACTIVATION,
+        PRECISION,
+        K,
+    )
 
     places = gx + row.to(tl.int64)[:, None] * inputs + j_stored[None, :]
     tl.store(places, sums.to(gx.dtype.element_ty), mask=(row < batch)[:, None] & (j < inputs)[None, :])
@@ -233,34 +198,32 @@ def _grad_weight_kernel(
     K: tl.constexpr,
 ):
     out_tile, in_tile = _place(tl.cdiv(outputs, OUTPUTS), tl.cdiv(inputs, INPUTS))
-    out = out_tile * OUTPUTS + tl.arange(0, OUTPUTS)
-    j = in_tile * INPUTS + tl.arange(0, INPUTS)
-    out_stored = _stored(out_order, out, out < outputs)
-    j_stored = _stored(in_order, j, j < inputs)
-    seen = tl.load(prefix + out, mask=out < outputs, other=0)
-    seen_by_any = tl.load(prefix + tl.minimum((out_tile + 1) * OUTPUTS, outputs) - 1)
-
     start = tl.program_id(1) * slice_rows
-    # A tile outside the staircase reads nothing.
-    stop = tl.where(in_tile * INPUTS < seen_by_any, tl.minimum(start + slice_rows, batch), start)
-    sums = tl.zeros((OUTPUTS, INPUTS), SUM)
-    for k in range(start, stop, K):
-        row = k + tl.arange(0, K)
-        kept = row.to(tl.int64)
-        g = _load_delta(
-            grad + kept[None, :] * grad_row + out_stored[:, None],
-            y + kept[None, :] * y_row + out_stored[:, None],
-            (row < stop)[None, :] & (out < outputs)[:, None],
-            ACTIVATION,
-        )
-        u = tl.load(
-            x + kept[:, None] * x_row + j_stored[None, :], mask=(row < stop)[:, None] & (j < inputs)[None, :], other=0.0
-        )
-        sums = _multiply(g, u, sums, PRECISION)
-
-    value = tl.where(j[None, :] < seen[:, None], sums, 0.0).to(gw.dtype.element_ty)
-    places = gw + (tl.program_id(1).to(tl.int64) * outputs + out_stored[:, None]) * inputs + j_stored[None, :]
-    tl.store(places, value, mask=(out < outputs)[:, None] & (j < inputs)[None, :])
+    store_weight_gradient(
+        gw + tl.program_id(1).to(tl.int64) * outputs * inputs,
+        grad,
+        y,
+        x,
+        in_order,
+        out_order,
+        prefix,
+        out_tile * OUTPUTS,
+        in_tile * INPUTS,
+        start,
+        tl.minimum(start + slice_rows, batch),
+        inputs,
+        outputs,
+        grad_row,
+        y_row,
+        x_row,
+        ACTIVATION,
+        "identity",
+        PRECISION,
+        SUM,
+        OUTPUTS,
+        INPUTS,
+        K,
+    )
 
 
 @triton.jit
@@ -281,16 +244,9 @@ def _sum_rows_kernel(
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     start = tl.program_id(1) * slice_rows
     stop = tl.minimum(start + slice_rows, batch)
-    sums = tl.zeros((ROWS, COLUMNS), SUM)
-    for first in range(start, stop, ROWS):
-        row = first + tl.arange(0, ROWS)
-        mask = (row < stop)[:, None] & (column < columns)[None, :]
-        kept = row.to(tl.int64)[:, None]
-        sums += widen(
-            _load_delta(grad + kept * grad_row + column[None, :], y + kept * y_row + column[None, :], mask, ACTIVATION)
-        )
+    sums = sum_rows(grad, y, column, start, stop, columns, grad_row, y_row, ACTIVATION, SUM, ROWS)
     places = total + tl.program_id(1).to(tl.int64) * columns + column
-    tl.store(places, tl.sum(sums, 0).to(total.dtype.element_ty), mask=column < columns)
+    tl.store(places, sums.to(total.dtype.element_ty), mask=column < columns)
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, activation: str, out: Tensor | None = None) -> Tensor:
@@ -318,7 +274,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, activati
             ACTIVATION=activation,
             ROWS=tile.m,
             OUTPUTS=tile.n,
-            **_options(kind, tile),
+            **options(kind, tile),
         )
     return y
 
@@ -359,7 +315,7 @@ def _grad_input(grad: Tensor, y: Tensor, weight: Tensor, plan: Plan, activation:
         ACTIVATION=activation,
         ROWS=tile.m,
         INPUTS=tile.n,
-        **_options(kind, tile),
+        **options(kind, tile),
     )
     return gx
 
@@ -371,7 +327,7 @@ def _grad_weight(grad: Tensor, y: Tensor, x: Tensor, weight: Tensor, plan: Plan,
     device = device_of(grad)
     tile = tile_for(kind, outputs, inputs, _reads(activation), device)
     tiles = triton.cdiv(outputs, tile.m) * triton.cdiv(inputs, tile.n)
-    slice_rows, slices = _slices(batch, device.processors // tiles, tile.k)
+    slice_rows, slices = slices_of(batch, device.processors // tiles, tile.k, _SLICE_ROWS)
     gw = torch.empty_like(weight) if slices == 1 else _partial(weight, (slices, outputs * inputs))
     _grad_weight_kernel[(tiles, slices)](
         grad,
@@ -391,7 +347,7 @@ def _grad_weight(grad: Tensor, y: Tensor, x: Tensor, weight: Tensor, plan: Plan,
         ACTIVATION=activation,
         OUTPUTS=tile.m,
         INPUTS=tile.n,
-        **_options(kind, tile),
+        **options(kind, tile),
     )
     return gw if slices == 1 else _sum_rows(gw, gw, "identity", weight.dtype).view(outputs, inputs)
 
@@ -401,7 +357,7 @@ def _sum_rows(grad: Tensor, y: Tensor, activation: str, dtype: torch.dtype | Non
     batch, columns = grad.shape
     rows, width = 16, 128
     column_tiles = triton.cdiv(columns, width)
-    slice_rows, slices = _slices(batch, 2 * device_of(grad).processors // column_tiles, rows)
+    slice_rows, slices = slices_of(batch, 2 * device_of(grad).processors // column_tiles, rows, _SLICE_ROWS)
     total = grad.new_empty(columns, dtype=dtype) if slices == 1 else _partial(grad, (slices, columns))
     _sum_rows_kernel[(column_tiles, slices)](
         grad,
@@ -421,9 +377,9 @@ def _sum_rows(grad: Tensor, y: Tensor, activation: str, dtype: torch.dtype | Non
     return total if slices == 1 else _sum_rows(total, total, "identity", grad.dtype if dtype is None else dtype)
 
 
-def _slices(batch: int, wanted: int, step: int) -> tuple[int, int]:
-    """The rows of a slice, a multiple of `step`, and the number of slices: `wanted` unless that makes them short."""
-    slices = max(1, min(wanted, batch // _SLICE_ROWS))
+def slices_of(batch: int, wanted: int, step: int, least: int) -> tuple[int, int]:
+    """The rows of a slice, a multiple of `step`, and how many: `wanted` unless that makes them shorter than `least`."""
+    slices = max(1, min(wanted, batch // least))
     slice_rows = triton.cdiv(triton.cdiv(batch, slices), step) * step
     return slice_rows, triton.cdiv(batch, slice_rows)
 
@@ -440,7 +396,8 @@ def _sum_dtype(dtype: torch.dtype) -> tl.dtype:
     return tl.float64 if dtype == torch.float64 else tl.float32
 
 
-def _options(kind: str, tile: Tile) -> dict:
+def options(kind: str, tile: Tile) -> dict[str, Any]:
+    """What a kernel of products is compiled for."""
     return {
         "PRECISION": "tf32" if kind == "tf32" else "ieee",
         "SUM": tl.float64 if kind == "double" else tl.float32,

@@ -33,9 +33,9 @@ def _layer_plans(plan: Sequence[Tensor | None]) -> list[Sequence[Tensor | None]]
     return [plan[i : i + 4] for i in range(0, len(plan), 4)]
 
 
-def _hidden_blocks(saved: Tensor, batch: int, weights: Sequence[Any]) -> list[Tensor]:
-    """What is saved, as one (B, width) view per hidden layer."""
-    widths = [w.shape[0] for w in weights[:-1]]
+def _blocks(saved: Tensor, batch: int, weights: Sequence[Any]) -> list[Tensor]:
+    """What is saved of these layers, as one (B, width) view for each."""
+    widths = [w.shape[0] for w in weights]
     return [t.view(batch, w) for t, w in zip(saved.split([batch * w for w in widths]), widths, strict=True)]
 
 
@@ -56,12 +56,17 @@ def forward(
     residuals: Sequence[int],
     direct: bool,
     save: bool,
+    save_output: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The output (B, O) and what backward needs: per hidden layer its output, or its sum where its activation is not fused."""
+    """The output (B, O) and what backward needs: per hidden layer its output, or its sum where its activation is not fused.
+
+    `save_output`: the output is saved too, after all hidden layers.
+    """
     last = len(activations) - 1
     weights, biases, plans = params[0 : 2 * last + 1 : 2], params[1 : 2 * last + 2 : 2], _layer_plans(plan)
-    saved = x.new_empty(x.shape[0] * sum(w.shape[0] for w in weights[:-1]) if save else 0)
-    blocks: list[Tensor | None] = [*_hidden_blocks(saved, x.shape[0], weights), None] if save else [None] * (last + 1)
+    kept = weights if save and save_output else weights[:-1] if save else []
+    saved = x.new_empty(x.shape[0] * sum(w.shape[0] for w in kept))
+    blocks: list[Tensor | None] = [*_blocks(saved, x.shape[0], kept), *[None] * (last + 1 - len(kept))]
     sums: dict[int, Tensor] = {}
     h = x
     for i, (activation, residual, block) in enumerate(zip(activations, residuals, blocks, strict=True)):
@@ -101,7 +106,7 @@ def backward(
     """The gradients of x, of the context's terms and of every parameter; of no elements where one is not needed."""
     last = len(activations) - 1
     weights, plans = params[0 : 2 * last + 1 : 2], _layer_plans(plan)
-    blocks = [*_hidden_blocks(saved, x.shape[0], weights), grad]
+    blocks = [*_blocks(saved, x.shape[0], weights[:-1]), grad]
     found: list[Tensor | None] = [None] * len(needs)
     if direct:
         found[0], found[-1], _ = masked_linear.backward(
@@ -155,8 +160,8 @@ def parameter_gradients(
     """The gradients of the context's terms and of every parameter, from those of all sums: layer after layer (B, width)."""
     last = len(activations) - 1
     weights, plans = params[0 : 2 * last + 1 : 2], _layer_plans(plan)
-    blocks = _hidden_blocks(saved, x.shape[0], weights)
-    sums = _hidden_blocks(deltas, x.shape[0], [*weights, None])
+    blocks = _blocks(saved, x.shape[0], weights[:-1])
+    sums = _blocks(deltas, x.shape[0], weights)
     found: list[Tensor | None] = []
     for i, (g, weight) in enumerate(zip(sums, weights, strict=True)):
         wanted = (False, *needs[1 + 2 * i : 3 + 2 * i])

@@ -22,6 +22,7 @@ from fastgen.kernels import (
     gaussian_mixture_log_prob,
     gaussian_rsample_kl,
     likelihoods,
+    masked_autoregressive,
     masked_linear,
     planar,
     radial,
@@ -217,6 +218,27 @@ def radial_layers(dtype: torch.dtype, layers: Layers) -> Thunk:
     def call() -> None:
         radial.forward(z, vectors, numbers, numbers, layers.inverse)
         radial.backward(z, per_row, z, vectors, numbers, numbers, layers.inverse, (True,) * 4)
+
+    return call
+
+
+def block(
+    dtype: torch.dtype, batch: int = 4096, features: int = 64, hidden: int = 512, needs: tuple[bool, bool] = (True, True)
+) -> Thunk:
+    """A block of a masked autoregressive flow of one hidden layer, forward and backward to x and to parameters."""
+    degrees = torch.arange(features)
+    units, outputs = torch.arange(hidden) * features // hidden, degrees.repeat_interleave(2)
+    plan = [*make_plan(degrees, units), *make_plan(units, outputs, strict=True)]
+    x, per_row = torch.zeros(batch, features, dtype=dtype), torch.zeros(batch, dtype=accumulator(dtype))
+    shapes = (hidden, features), (hidden,), (2 * features, hidden), (2 * features,)
+    params = [torch.zeros(shape, dtype=dtype) for shape in shapes]
+    saved = torch.zeros(batch * (hidden + 2 * features), dtype=dtype)
+    given = plan, ["relu", "identity"], [-1, -1], False, False, 3, 6.9, 0.0
+    every = needs[0], False, *needs[1:] * 4
+
+    def call() -> None:
+        masked_autoregressive.forward(x, params, None, per_row, *given, True, False)
+        masked_autoregressive.backward(x, per_row, x, params, saved, *given, every, False)
 
     return call
 

@@ -64,17 +64,20 @@ class Launch:
     def source(self) -> ASTSource:
         """The kernel specialised as at a launch: on None and 1, and on what 16 divides."""
         signature, constants, attributes = {}, {}, {}
-        for i, parameter in enumerate(self.kernel.params):
-            value = self.arguments[parameter.name]
-            if parameter.is_constexpr or value is None or (isinstance(value, int) and value == 1):
-                signature[parameter.name] = "constexpr"
-                constants[parameter.name] = value
-                continue
+
+        def specialised(value: Any, path: tuple[int, ...], is_constant: bool = False) -> Any:
+            if isinstance(value, tuple) and not is_constant:
+                return tuple(specialised(v, (*path, i)) for i, v in enumerate(value))
+            if is_constant or value is None or (isinstance(value, int) and value == 1):
+                constants[path] = value
+                return "constexpr"
             number = value.data_ptr() if isinstance(value, Tensor) else value
-            whole = "i32" if number < 1 << 31 else "i64"
-            signature[parameter.name] = _TYPES[value.dtype] if isinstance(value, Tensor) else whole
             if number % 16 == 0:
-                attributes[(i,)] = [["tt.divisibility", 16]]
+                attributes[path] = [["tt.divisibility", 16]]
+            return _TYPES[value.dtype] if isinstance(value, Tensor) else "i32" if number < 1 << 31 else "i64"
+
+        for i, parameter in enumerate(self.kernel.params):
+            signature[parameter.name] = specialised(self.arguments[parameter.name], (i,), parameter.is_constexpr)
         return ASTSource(self.kernel, signature, constants, attributes)
 
     def compile(self, target: Target) -> MachineCode:

@@ -23,7 +23,7 @@ def padded(t: Tensor) -> Tensor:
     return room[: t.shape[0], : t.shape[1]]
 
 
-def _outputs_and_gradients(
+def outputs_and_gradients(
     function: Callable, inputs: Sequence[Tensor], weights: Sequence[Tensor], dtype: torch.dtype | None = None
 ) -> list[Tensor]:
     """What function returns, then the gradients of its weighted sum for every input."""
@@ -45,10 +45,10 @@ def assert_matches(operation: Callable, definition: Callable, inputs: Sequence[T
         torch.randn(o.shape[::-1], generator=generator).permute(*range(o.dim())[::-1]).to(device=o.device, dtype=o.dtype)
         for o in outputs
     ]
-    truth = _outputs_and_gradients(definition, inputs, weights, torch.float64)
-    plain = _outputs_and_gradients(definition, inputs, weights)
+    truth = outputs_and_gradients(definition, inputs, weights, torch.float64)
+    plain = outputs_and_gradients(definition, inputs, weights)
     with backends.use("triton"):
-        found = _outputs_and_gradients(operation, inputs, weights)
+        found = outputs_and_gradients(operation, inputs, weights)
     batch = inputs[0].shape[0]
     for f, p, t in zip(found, plain, truth, strict=True):
         # A parameter's gradient is held to its norm as a whole: the sums in one row of a weight's may all but cancel.

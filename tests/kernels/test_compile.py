@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
 
-from fastgen.bench.static.calls import CALLS, Layers, affine, couple, gaussian, linear, planar_layers, radial_layers
+from fastgen.bench.static.calls import (
+    CALLS,
+    Call,
+    Layers,
+    affine,
+    block,
+    couple,
+    gaussian,
+    linear,
+    planar_layers,
+    radial_layers,
+)
 from fastgen.bench.static.jobs import fresh_cache
 from fastgen.bench.static.launches import TARGETS, launches
 
@@ -64,6 +76,38 @@ def test_precision_follows_torch(dtype: str, expected: str) -> None:
     (layer,) = (call for call in CALLS if call.name == "masked_linear")
     found = list(layer.kernels(dtype, HOPPER.device).values())
     assert [launch.arguments["PRECISION"] for launch in found[:3]] == [expected] * 3
+
+
+# The first as a MAF has them by default, the second as few as fit.
+@pytest.mark.parametrize(
+    ("target", "dtype", "options"),
+    [
+        ("sm_90", "float32", {}),
+        ("sm_90", "float32", {"batch": 256, "features": 8, "hidden": 64}),
+        ("sm_90", "bfloat16", {}),
+        ("sm_80", "tf32", {}),
+    ],
+)
+def test_blocks_spill_nothing(target: str, dtype: str, options: dict[str, int]) -> None:
+    for launch in Call("block", partial(block, **options)).kernels(dtype, TARGETS[target].device).values():
+        code = launch.compile(TARGETS[target])
+        assert code.spills == 0, launch.name
+        if dtype != "float32" and launch.name != "sum_slices":
+            assert code.matrix and code.loads[16] > sum(code.loads[width] for width in (2, 4)), launch.name
+
+
+def test_launches_of_a_block() -> None:
+    """One forward; one back, another for the parameters, a third where these come in slices. No work for what is not needed."""
+    walk, parameters = ["forward", "delta"], ["parameter", "sum_slices"]
+    for options, expected in (
+        ({"batch": 4096}, walk + parameters),
+        ({"batch": 100}, walk + parameters[:1]),
+        ({"needs": (True, False)}, walk),
+        ({"needs": (False, False)}, walk[:1]),
+        ({"batch": 0}, []),
+    ):
+        found = launches(block(torch.float32, **options), HOPPER.device)  # type: ignore[arg-type]
+        assert [launch.name for launch in found] == expected
 
 
 def test_no_rows_no_launch() -> None:

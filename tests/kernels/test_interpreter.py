@@ -27,6 +27,7 @@ def _number(package: str) -> tuple[int, ...]:
         "test_row_kernels.py",
         "test_coupling_kernel.py",
         "test_masked_kernels.py",
+        "test_masked_autoregressive_kernels.py",
         "test_layer_kernels.py",
         "test_gaussian_rsample_kl_kernels.py",
         "test_likelihood_kernels.py",
