@@ -22,6 +22,8 @@ from ._walk import delta_kernel, forward_kernel, launch_walk
 _FEATURES, _UNITS, _LAYERS = 64, 512, 8
 # Rows of a launch that saves nothing: what their layers put out need not leave the second-level cache.
 _ROWS = 16384
+# Of a scale map, for a standard normal.
+_NO_MAP = (0, 0.0, 0.0)
 
 
 def _fits(x: Tensor, params: Sequence[Any], activations: Sequence[str]) -> bool:
@@ -195,10 +197,13 @@ def _forward_in_parts(
     """The same by the kernels of the network's layers and of the map. Saved are the hidden layers, then the output."""
     y, saved = masked_mlp.forward(x, params, context_terms, plan, activations, residuals, direct, save, save_output=True)
     shift, log_scale = _columns(y, x)
-    if log_prob:
+    if log_prob and not divide:
         total = gaussian_log_prob.forward(x, shift, log_scale, *scale_map)
         return x.new_empty(0), total if log_det is None else total + log_det, saved
-    return *affine_autoregressive.forward(x, shift, log_scale, log_det, divide, *scale_map), saved
+    z, total = affine_autoregressive.forward(x, shift, log_scale, log_det, divide, *scale_map)
+    if log_prob:
+        return x.new_empty(0), total + gaussian_log_prob.forward(z, None, None, *_NO_MAP), saved
+    return z, total, saved
 
 
 def _backward_in_parts(
@@ -220,9 +225,13 @@ def _backward_in_parts(
     shift, log_scale = _columns(y, x)
     wanted = (needs[0], True, True)
     if log_prob:
-        grad = x.new_zeros(len(x), dtype=accumulator(x.dtype)) if grad_total is None else grad_total
-        gu, gt, ga = gaussian_log_prob.backward(grad, x, shift, log_scale, *scale_map, wanted)
+        grad_total = x.new_zeros(len(x), dtype=accumulator(x.dtype)) if grad_total is None else grad_total
+    if log_prob and not divide:
+        gu, gt, ga = gaussian_log_prob.backward(grad_total, x, shift, log_scale, *scale_map, wanted)
     else:
+        if log_prob:
+            z, _ = affine_autoregressive.forward(x, shift, log_scale, None, divide, *scale_map)
+            grad_z, *_ = gaussian_log_prob.backward(grad_total, z, None, None, *_NO_MAP, (True, False, False))
         gu, gt, ga = affine_autoregressive.backward(grad_z, grad_total, x, shift, log_scale, divide, *scale_map, wanted)
     assert gt is not None and ga is not None
     grad = torch.stack((gt, ga), -1).flatten(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -220,6 +221,27 @@ def test_larger_networks_run_layer_by_layer(device: str, monkeypatch: pytest.Mon
     inputs = _inputs(RESIDUAL, 9, device, True)
     for log_det in (None, torch.linspace(-1, 2, 9, device=device)):
         _assert_block_equals(RESIDUAL, inputs, form, log_det=log_det, has_context=True)
+
+
+@pytest.mark.parametrize("units", [512, 16])
+@pytest.mark.parametrize("form", ["multiply", "divide"])
+def test_the_operation_runs_on_them(device: str, monkeypatch: pytest.MonkeyPatch, units: int, form: str) -> None:
+    monkeypatch.setattr(kernel, "_UNITS", units)
+    x, context_terms, *params = _inputs(RESIDUAL, 9, device, True)
+
+    def of(room: Any) -> Callable:
+        def run(x: Tensor, terms: Tensor, *params: Tensor) -> tuple[Tensor, ...]:
+            options = {"form": form, "scale_map": SOFT_CLIP, "context_terms": terms}
+            z, total = room.masked_autoregressive(x, RESIDUAL, params, **options)
+            return z, total, room.masked_autoregressive_log_prob(x, RESIDUAL, params, **options)
+
+        return run
+
+    weights = [torch.linspace(-1, 2, n, device=device).view(shape) for n, shape in ((x.numel(), x.shape), (9, (9,)), (9, (9,)))]
+    with backends.use("triton"):
+        found = outputs_and_gradients(of(ops), [x, context_terms, *params], weights)
+    expected = outputs_and_gradients(of(reference), [x, context_terms, *params], weights)
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("units", [512, 16])
