@@ -247,6 +247,7 @@ CALLS = (
     # Large enough for the largest tiles of each kind; the first layer of a small MADE for the smallest.
     Call("masked_linear", partial(linear, batch=8192, inputs=2048, outputs=2048), tuple(DTYPES)),
     Call("masked_linear, small", partial(linear, batch=256, inputs=64, outputs=512), tuple(DTYPES)),
+    Call("masked_autoregressive", block),
     Call("affine_autoregressive", affine),
     Call("gaussian_log_prob", gaussian),
     Call("coupling of vectors", partial(couple, shape=(4096, 128, 1))),
