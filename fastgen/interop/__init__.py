@@ -1,0 +1,31 @@
+"""Models of other libraries on fastgen's operations: `accelerate`, `restore` and `accelerate_report`.
+
+How an adapter is written. A library has one file here, named in `registry.LIBRARIES`: it alone imports the library, and it ends
+with the tuple `ACCELERATED` of its accelerated classes. Such a class is importable (for pickles), derived from a mixin and from
+the class that it `covers`, exactly that class and no subclass:
+
+    class MaskedLinear(FastMaskedLinear, library.MaskedLinear):
+        covers = library.MaskedLinear
+
+`accelerate` walks a model from the inside out. It asks `obstacle(module)`, a class method that still sees the library's object,
+for a reason to leave it alone, and otherwise sets `module.__class__`. Reasons are hooks and the like (`conditions.changed`),
+structure by attributes, and formulas by calling both on a few numbers, as `network.affine_scale_map` does: version numbers lie.
+From then on:
+
+- `forward` (and `inverse`, `_call`, whatever the library calls) asks at every call whether the fast way is open:
+  `conditions.ordinary` for the tensors, `conditions.hooked` for the modules that it would not call, shapes, training mode.
+  Where it is not, `super()` runs: the library's own code, with its dtypes and its errors.
+- Parameters are read from the modules at every call, `self.weight`, so that functional_call and parametrizations work.
+- What a call needs besides is derived state: `_sources()` gives the masks it is read from, `_derive()` makes it, `derived()`
+  returns it, fresh. Nothing else is stored on the module: `restore` only sets the class back.
+
+To build on: `linear.FastMaskedLinear` for F.linear(x, weight * mask, bias); `masks.read_network` for the degrees of a whole
+network, from its masks, activations and residual connections; `network.Planned` and `network.Call` for running it, forward and
+inverse, with the layout of the outputs and the scale map that `network.affine_scale_map` finds; `activations.activation_of`.
+The example is nflows.py with made.py.
+"""
+
+from .report import Entry, Report, accelerate_report
+from .swap import accelerate, restore
+
+__all__ = ["Entry", "Report", "accelerate", "accelerate_report", "restore"]

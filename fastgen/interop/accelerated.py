@@ -1,0 +1,101 @@
+"""What every accelerated class has in common: the class it stands for, and state that is read from a module, never saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+class _Cache:
+    """Derived state and what it was read from: empty in every copy, pickle and checkpoint."""
+
+    def __init__(self) -> None:
+        self.state: Any = None
+        self.sources: tuple[Tensor, ...] = ()
+        self.versions: tuple[int, ...] = ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Cache:
+        return _Cache()
+
+    def __reduce__(self) -> tuple[type[_Cache], tuple[()]]:
+        return _Cache, ()
+
+
+class Accelerated:
+    """A mixin before a library's class: `class FastThing(Accelerated, Thing)` with `covers = Thing`.
+
+    Modules come to their class by having `__class__` set, so nothing is constructed: parameters, buffers and names in a
+    state_dict stay as they are. What a call needs beside them, such as a plan, is derived: made when a module is accelerated,
+    moved, copied or unpickled, and again when a tensor it was read from has changed.
+    """
+
+    covers: ClassVar[type[nn.Module]]
+    _fastgen: _Cache
+
+    @classmethod
+    def obstacle(cls, module: Any) -> str | None:
+        """Why a module of the covered class has to be left alone, in a few words; None where it need not."""
+        return None
+
+    def _sources(self) -> Sequence[Tensor]:
+        """The tensors that the derived state is read from: masks."""
+        return ()
+
+    def _derive(self) -> Any:
+        """The derived state, from the sources as they are now."""
+        return None
+
+    def derived(self) -> Any:
+        """The derived state, for the sources as they are now; None where they hold no numbers (the meta device)."""
+        cache = self._fastgen
+        # A compiler has no versions to compare: what moves or reloads a module has made the state anew, or dropped it.
+        if cache.state is None or not (torch.compiler.is_compiling() or self._is_fresh(cache)):
+            self._rederive()
+        return cache.state
+
+    def _is_fresh(self, cache: _Cache) -> bool:
+        sources = self._sources()
+        if len(sources) != len(cache.sources):
+            return False
+        found = zip(sources, cache.sources, cache.versions, strict=True)
+        return all(now is then and _version(now) == version for now, then, version in found)
+
+    @torch.compiler.disable
+    @torch.no_grad()
+    def _rederive(self) -> None:
+        cache = self.__dict__.setdefault("_fastgen", _Cache())
+        cache.sources = tuple(self._sources())
+        cache.versions = tuple(_version(source) for source in cache.sources)
+        cache.state = None if any(source.is_meta for source in cache.sources) else self._derive()
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)  # type: ignore[misc]
+        self._rederive()
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[misc]
+        self._fastgen.state = None  # masks of modules inside are loaded after this
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[misc]
+        self._rederive()
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def swap(module: nn.Module, fast: type[Accelerated]) -> None:
+    """Makes a module of the covered class one of the accelerated class."""
+    module.__class__ = fast  # type: ignore[assignment]
+    module._rederive()  # type: ignore[operator]
+
+
+def swap_back(module: Accelerated) -> None:
+    """Makes an accelerated module one of its library's class again."""
+    module.__dict__.pop("_fastgen", None)
+    module.__class__ = module.covers  # type: ignore[assignment]

@@ -1,0 +1,123 @@
+"""A whole masked network of another library as one call, and the affine transform of its outputs, in both directions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..ops import (
+    MaskedNetwork,
+    NetworkPlan,
+    ScaleMap,
+    affine_autoregressive,
+    autoregressive_inverse,
+    make_network_plan,
+    masked_mlp,
+)
+from .masks import ReadNetwork
+
+# How the two outputs of a feature lie side by side.
+Layout = Literal["shift_scale", "scale_shift"]
+
+
+class Planned(NamedTuple):
+    """A network that was read back, with its plan."""
+
+    network: MaskedNetwork
+    loose: tuple[bool, ...]
+    plan: NetworkPlan
+
+    @staticmethod
+    def of(read: ReadNetwork, device: torch.device) -> Planned:
+        return Planned(read.network, read.loose, make_network_plan(read.network, device))
+
+    def parameters(self, layers: Sequence[torch.nn.Module]) -> list[Tensor | None]:
+        """Weights and biases of the library's layers, as they are now; times the mask where degrees do not say it all."""
+        found: list[Tensor | None] = []
+        for layer, loose in zip(layers, self.loose, strict=True):
+            found += [layer.weight * layer.mask if loose else layer.weight, layer.bias]  # type: ignore[operator, list-item]
+        return found
+
+
+class Call(NamedTuple):
+    """A network with the parameters and the context of one call."""
+
+    planned: Planned
+    params: list[Tensor | None]
+    context_terms: Tensor | None
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """(..., D, P), in the order of the last layer's rows."""
+        return masked_mlp(x, self.planned.network, self.params, context_terms=self.context_terms, plan=self.planned.plan)
+
+    def affine(self, x: Tensor, scale_map: ScaleMap, layout: Layout) -> tuple[Tensor, Tensor]:
+        """y = s x + t and sum log s: one pass of the network."""
+        first, second = self.outputs(x).unbind(-1)
+        shift, raw = (second, first) if layout == "scale_shift" else (first, second)
+        y, log_det = affine_autoregressive(x, shift, raw, inverse=True, scale_map=scale_map)
+        return y, log_det.to(x.dtype)
+
+    def affine_inverse(self, y: Tensor, scale_map: ScaleMap, layout: Layout) -> tuple[Tensor, Tensor]:
+        """The x with y = s x + t, and -sum log s: at the price of one pass."""
+        params = list(self.params)
+        if layout == "scale_shift":
+            params[-2:] = [None if p is None else p.unflatten(0, (-1, 2)).flip(1).flatten(0, 1) for p in params[-2:]]
+        x, log_det = autoregressive_inverse(
+            y,
+            self.planned.network,
+            params,
+            form="divide",
+            scale_map=scale_map,
+            context_terms=self.context_terms,
+            plan=self.planned.plan,
+        )
+        return x, log_det.to(y.dtype)
+
+
+def interleaved(t: Tensor, features: int) -> Tensor:
+    """Rows of a last layer that come in blocks, D of each kind, as rows that lie side by side for each feature."""
+    return t.unflatten(0, (-1, features)).transpose(0, 1).flatten(0, 1)
+
+
+# Maps from a raw scale to its logarithm that libraries use, for `affine_scale_map` to try.
+SCALE_MAPS = (
+    ScaleMap("softplus", eps=1e-3),
+    ScaleMap("sigmoid", eps=1e-3),
+    ScaleMap("sigmoid"),
+    ScaleMap("softplus"),
+    ScaleMap("soft_clip", c=math.log(1000)),
+    ScaleMap("clamp_straight", lo=-5.0, hi=3.0),
+    ScaleMap(),
+)
+
+
+def affine_scale_map(
+    forward: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+    inverse: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+    features: int,
+) -> ScaleMap | None:
+    """The scale map with which a library's own y = s x + t and its inverse agree; None where none does.
+
+    Both are called with x (or y), shift and raw scale, float64 (rows, features), and answer with the result and log|det|.
+    """
+    raw = torch.linspace(-9, 9, 41, dtype=torch.float64)[:, None].expand(-1, features).contiguous()
+    shift, x = (3 * raw).cos(), (5 * raw).sin() + 0.1
+    for scale_map in SCALE_MAPS:
+        there = affine_autoregressive(x, shift, raw, inverse=True, scale_map=scale_map)
+        back = affine_autoregressive(x, shift, raw, scale_map=scale_map)
+        if close(forward(x, shift, raw), there) and close(inverse(x, shift, raw), back):
+            return scale_map
+    return None
+
+
+def close(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    """Whether results agree to rounding, of one call in two ways."""
+    tolerance = 1e-9 if expected[0].dtype == torch.float64 else 1e-4
+    return all(
+        a.shape == b.shape and a.dtype == b.dtype and torch.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
+        for a, b in zip(found, expected, strict=True)
+    )
