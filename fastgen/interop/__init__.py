@@ -16,12 +16,13 @@ From then on:
   `conditions.ordinary` for the tensors, `conditions.hooked` for the modules that it would not call, shapes, training mode.
   Where it is not, `super()` runs: the library's own code, with its dtypes and its errors.
 - Parameters are read from the modules at every call, `self.weight`, so that functional_call and parametrizations work.
-- What a call needs besides is derived state: `_sources()` gives the masks it is read from, `_derive()` makes it, `derived()`
-  returns it, fresh. Nothing else is stored on the module: `restore` only sets the class back.
+- What a call needs besides is derived state: `_derive()` makes it from the modules inside and the tensors named in `reads`
+  ("mask"), `derived()` returns it, fresh. Nothing else is stored on the module: `restore` only sets the class back.
 
 To build on: `linear.FastMaskedLinear` for F.linear(x, weight * mask, bias); `masks.read_network` for the degrees of a whole
 network, from its masks, activations and residual connections; `network.Planned` and `network.Call` for running it, forward and
-inverse, with the layout of the outputs and the scale map that `network.affine_scale_map` finds; `activations.activation_of`.
+inverse, with the layout of the outputs and the scale map that `network.affine_scale_map` finds; `network.interleaved` for
+outputs in blocks; `activations.activation_of`.
 The example is nflows.py with made.py.
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -14,14 +14,34 @@ class _Cache:
 
     def __init__(self) -> None:
         self.state: Any = None
-        self.sources: tuple[Tensor, ...] = ()
-        self.versions: tuple[int, ...] = ()
+        # Where each module and each mask lies, which one it was, and in which version.
+        self.modules: list[tuple[dict[str, Any], str, nn.Module]] = []
+        self.sources: list[tuple[dict[str, Any], str, Tensor, int]] = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Cache:
         return _Cache()
 
     def __reduce__(self) -> tuple[type[_Cache], tuple[()]]:
         return _Cache, ()
+
+    def watch(self, module: nn.Module, names: tuple[str, ...]) -> None:
+        """Notes the modules inside a module, and of all of them the tensors of these names."""
+        self.modules, self.sources = [], []
+        for part in module.modules():
+            self.modules += [(part._modules, name, child) for name, child in part._modules.items() if child is not None]
+            for place in (part._buffers, part.__dict__):
+                found = ((name, place.get(name)) for name in names)
+                self.sources += [(place, name, t, _version(t)) for name, t in found if isinstance(t, Tensor)]
+
+    def is_fresh(self) -> bool:
+        """Whether all that was noted is still there as it was."""
+        for place, name, module in self.modules:
+            if place.get(name) is not module:
+                return False
+        for place, name, tensor, version in self.sources:
+            if place.get(name) is not tensor or _version(tensor) != version:
+                return False
+        return True
 
 
 class Accelerated:
@@ -33,6 +53,8 @@ class Accelerated:
     """
 
     covers: ClassVar[type[nn.Module]]
+    # The names of the tensors, buffers or not, that the derived state is read from, here and in the modules inside.
+    reads: ClassVar[tuple[str, ...]] = ("mask",)
     _fastgen: _Cache
 
     @classmethod
@@ -40,36 +62,24 @@ class Accelerated:
         """Why a module of the covered class has to be left alone, in a few words; None where it need not."""
         return None
 
-    def _sources(self) -> Sequence[Tensor]:
-        """The tensors that the derived state is read from: masks."""
-        return ()
-
     def _derive(self) -> Any:
-        """The derived state, from the sources as they are now."""
+        """The derived state, from modules and masks as they are now."""
         return None
 
     def derived(self) -> Any:
-        """The derived state, for the sources as they are now; None where they hold no numbers (the meta device)."""
+        """The derived state, for modules and masks as they are now; None where these hold no numbers (the meta device)."""
         cache = self._fastgen
         # A compiler has no versions to compare: what moves or reloads a module has made the state anew, or dropped it.
-        if cache.state is None or not (torch.compiler.is_compiling() or self._is_fresh(cache)):
+        if cache.state is None or not (torch.compiler.is_compiling() or cache.is_fresh()):
             self._rederive()
         return cache.state
-
-    def _is_fresh(self, cache: _Cache) -> bool:
-        sources = self._sources()
-        if len(sources) != len(cache.sources):
-            return False
-        found = zip(sources, cache.sources, cache.versions, strict=True)
-        return all(now is then and _version(now) == version for now, then, version in found)
 
     @torch.compiler.disable
     @torch.no_grad()
     def _rederive(self) -> None:
         cache = self.__dict__.setdefault("_fastgen", _Cache())
-        cache.sources = tuple(self._sources())
-        cache.versions = tuple(_version(source) for source in cache.sources)
-        cache.state = None if any(source.is_meta for source in cache.sources) else self._derive()
+        cache.watch(self, self.reads)  # type: ignore[arg-type]
+        cache.state = None if any(tensor.is_meta for _, _, tensor, _ in cache.sources) else self._derive()
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Any:
         super()._apply(fn, recurse)  # type: ignore[misc]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -33,9 +32,6 @@ class FastMaskedLinear(Accelerated):
         if module.mask.is_meta:
             return "it is on the meta device"
         return changed(module) or (None if degrees_of_mask(module.mask) else NO_DEGREES)
-
-    def _sources(self) -> Sequence[Tensor]:
-        return (self.mask,)
 
     def _derive(self) -> _Degrees | Literal[False]:
         degrees = degrees_of_mask(self.mask)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from .accelerated import Accelerated, swap, swap_back
 from .activations import activation_of
 from .conditions import changed, hooked, ordinary
 from .masks import read_network
-from .network import Call, Planned, affine_scale_map, close
+from .network import Call, Planned, affine_scale_map, close, parameter
 
 
 class Parts(NamedTuple):
@@ -22,6 +22,16 @@ class Parts(NamedTuple):
     linear: tuple[type, ...]
     feedforward: type
     residual: type
+
+
+class _State(NamedTuple):
+    planned: Planned
+    inner: list[nn.Module]
+    dropouts: list[Any]
+
+    def is_watched(self) -> bool:
+        """Whether a call of a module inside would do more than compute: hooks, or dropout in training."""
+        return hooked(self.inner) or any(dropout.training and dropout.p > 0 for dropout in self.dropouts)
 
 
 class FastMADE(Accelerated):
@@ -53,10 +63,7 @@ class FastMADE(Accelerated):
         inner = (changed(part) for part in _inner(module))
         return changed(module) or next((reason for reason in inner if reason), None) or _differs(module, cls)
 
-    def _sources(self) -> Sequence[Tensor]:
-        return [layer.mask for layer in _layers(self)]
-
-    def _derive(self) -> Planned:
+    def _derive(self) -> _State:
         layers = list(_layers(self))
         masks = [layer.mask for layer in layers]
         features = torch.arange(1, masks[0].shape[1] + 1)
@@ -68,7 +75,8 @@ class FastMADE(Accelerated):
             residuals=residuals,
             degrees=[features, *(layer.degrees.cpu() for layer in layers)],
         )
-        return Planned.of(read, masks[0].device)
+        planned = Planned.of(read, layers, masks[0].device)
+        return _State(planned, list(_inner(self)), [block.dropout for block in self.blocks])  # type: ignore[attr-defined]
 
     def _wiring(self) -> tuple[list[str], list[int | None]]:
         """Of every layer the activation after it, and which earlier sum is added to its own."""
@@ -93,24 +101,18 @@ class FastMADE(Accelerated):
 
     def call(self, x: Tensor, context: Tensor | None) -> Call | None:
         """What one fused call takes; None where the library's own code has to run."""
-        layers = list(_layers(self))
-        weight = layers[0].weight
-        if x.dim() == 0 or x.shape[-1] != weight.shape[1] or not ordinary(weight, x, context) or self._is_watched():
+        state = self.derived()
+        if state is None or state.is_watched():
             return None
-        terms = None
-        if context is not None:
-            if not hasattr(self, "context_layer") or context.shape[:-1] != x.shape[:-1]:
-                return None
-            terms = self.context_layer(context)
-            terms = self.activation(terms) if self.activates_context else terms  # type: ignore[attr-defined]
-        planned = self.derived()
-        return Call(planned, planned.parameters(layers), terms) if planned else None
-
-    def _is_watched(self) -> bool:
-        """Whether a call of a part would do more than compute: hooks, or dropout in training."""
-        if hooked(_inner(self)):
-            return True
-        return any(block.dropout.p > 0 and block.dropout.training for block in self.blocks)  # type: ignore[attr-defined]
+        weight = parameter(state.planned.layers[0], "weight")
+        if x.dim() == 0 or x.shape[-1] != weight.shape[1] or not ordinary(weight, x, context):
+            return None
+        if context is None:
+            return state.planned.call()
+        if not hasattr(self, "context_layer") or context.dim() == 0 or context.shape[:-1] != x.shape[:-1]:
+            return None
+        terms = self.context_layer(context)
+        return state.planned.call(self.activation(terms) if self.activates_context else terms)  # type: ignore[attr-defined]
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         call = self.call(inputs, context)
@@ -129,9 +131,6 @@ class FastAffine(Accelerated):
             reason = cls.made.obstacle(network) if type(network) is cls.made.covers else "a network of another class"
             return f"its network is left: {reason}"
         return changed(module) or changed(network) or (None if _scale_map(module) else "a scale that fastgen does not know")
-
-    def _sources(self) -> Sequence[Tensor]:
-        return ()
 
     def _derive(self) -> ScaleMap | None:
         return _scale_map(self)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..ops import (
     MaskedNetwork,
@@ -19,28 +19,51 @@ from ..ops import (
     masked_mlp,
 )
 from .masks import ReadNetwork
+from .sorted import Order, sort_network
 
 # How the two outputs of a feature lie side by side.
 Layout = Literal["shift_scale", "scale_shift"]
 
 
+# Hidden units that come in no order are sorted, which costs two copies of the weights, where a network has so many weights:
+# below, one more call costs more than kernels that gather.
+SORTED_FROM = 2**15
+
+
 class Planned(NamedTuple):
-    """A network that was read back, with its plan."""
+    """A network that was read back: its plan, its layers and which of these have to be multiplied by their masks."""
 
     network: MaskedNetwork
-    loose: tuple[bool, ...]
     plan: NetworkPlan
+    layers: Sequence[Any]
+    loose: tuple[bool, ...]
+    order: Order | None
 
     @staticmethod
-    def of(read: ReadNetwork, device: torch.device) -> Planned:
-        return Planned(read.network, read.loose, make_network_plan(read.network, device))
+    def of(read: ReadNetwork, layers: Sequence[nn.Module], device: torch.device) -> Planned:
+        """A plan for the device; `layers` are the library's, in order, with `weight`, `bias` and, where loose, `mask`."""
+        network, order = read.network, None
+        if sum(len(layer.in_degrees) * len(layer.out_degrees) for layer in network.layers) >= SORTED_FROM:
+            network, order = sort_network(network, device) or (network, None)
+        return Planned(network, make_network_plan(network, device), layers, read.loose, order)
 
-    def parameters(self, layers: Sequence[torch.nn.Module]) -> list[Tensor | None]:
-        """Weights and biases of the library's layers, as they are now; times the mask where degrees do not say it all."""
-        found: list[Tensor | None] = []
-        for layer, loose in zip(layers, self.loose, strict=True):
-            found += [layer.weight * layer.mask if loose else layer.weight, layer.bias]  # type: ignore[operator, list-item]
-        return found
+    def call(self, context_terms: Tensor | None = None) -> Call:
+        """What one call takes: the parameters as they are now; `context_terms` (..., H) in the order of the library's units."""
+        params: list[Tensor | None] = []
+        for layer, loose in zip(self.layers, self.loose, strict=True):
+            weight = parameter(layer, "weight")
+            params += [weight * layer.mask if loose else weight, parameter(layer, "bias")]
+        if self.order is None:
+            return Call(self, params, context_terms)
+        if context_terms is not None:
+            context_terms = self.order.of_units(context_terms)
+        return Call(self, self.order.of(params), context_terms)
+
+
+def parameter(layer: nn.Module, name: str) -> Any:
+    """`getattr(layer, name)`, sooner."""
+    found = layer._parameters.get(name)
+    return getattr(layer, name) if found is None else found
 
 
 class Call(NamedTuple):
