@@ -1,6 +1,6 @@
 """Models of other libraries on fastgen's operations: `accelerate`, `restore` and `accelerate_report`.
 
-How an adapter is written. A library has one file here, named in `registry.LIBRARIES`: it alone imports the library, and it ends
+How an adapter is written. A library has one file here, named in `registry.ADAPTERS`: it alone imports the library, and it ends
 with the tuple `ACCELERATED` of its accelerated classes. Such a class is importable (for pickles), derived from a mixin and from
 the class that it `covers`, exactly that class and no subclass:
 
@@ -22,7 +22,7 @@ From then on:
 To build on: `linear.FastMaskedLinear` for F.linear(x, weight * mask, bias); `masks.read_network` for the degrees of a whole
 network, from its masks, activations and residual connections; `network.Planned` and `network.Call` for running it, forward and
 inverse, with the layout of the outputs and the scale map that `network.affine_scale_map` finds; `network.interleaved` for
-outputs in blocks; `activations.activation_of`.
+outputs in blocks; `coupling.Split` for couplings; `activations.activation_of`.
 The example is nflows.py with made.py.
 """
 

@@ -9,32 +9,33 @@ from torch import nn
 
 from .accelerated import Accelerated
 
-# The packages that models come from, and the file here that knows their classes.
-LIBRARIES = {"nflows": "nflows"}
+# The packages that models come from, and the file here that knows their classes: that of the longest name counts.
+ADAPTERS = {"nflows": "nflows", "nflows.nn.nde": "nflows_nde", "normflows": "normflows"}
+LIBRARIES = sorted({package.partition(".")[0] for package in ADAPTERS})
 
 
 @cache
-def _classes(library: str) -> dict[type[nn.Module], type[Accelerated]]:
-    adapter = importlib.import_module(f"{__package__}.{LIBRARIES[library]}")
+def _classes(package: str) -> dict[type[nn.Module], type[Accelerated]]:
+    adapter = importlib.import_module(f"{__package__}.{ADAPTERS[package]}")
     return {fast.covers: fast for fast in adapter.ACCELERATED}
 
 
-def library_of(cls: type) -> str | None:
-    """The supported library that a class comes from; None where it comes from none."""
-    package = cls.__module__.partition(".")[0]
-    return package if package in LIBRARIES else None
+def package_of(cls: type) -> str | None:
+    """The supported package that a class comes from; None where it comes from none."""
+    found = [package for package in ADAPTERS if f"{cls.__module__}.".startswith(f"{package}.")]
+    return max(found, key=len, default=None)
 
 
 def fast_class(module: nn.Module) -> type[Accelerated] | None:
-    """The class that stands for the module's own; None where there is none. Imports nothing of a library that is not in use."""
-    library = library_of(type(module))
-    return None if library is None else _classes(library).get(type(module))
+    """The class that stands for the module's own; None where there is none. Imports no library that is not in use."""
+    package = package_of(type(module))
+    return None if package is None else _classes(package).get(type(module))
 
 
 def covered_base(module: nn.Module) -> type[nn.Module] | None:
     """The covered class that the module's own is derived from; None where there is none."""
     for base in type(module).__mro__[1:]:
-        library = library_of(base)
-        if library is not None and base in _classes(library):
+        package = package_of(base)
+        if package is not None and base in _classes(package):
             return base
     return None

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from .accelerated import Accelerated
-from .registry import covered_base, fast_class, library_of
+from .registry import covered_base, fast_class, package_of
 from .walk import modules
 
 NOT_CALLED = "accelerate was not called"
+NOT_COVERED = "not covered"
 
 
 class Entry(NamedTuple):
@@ -59,7 +60,11 @@ def accelerate_report(model: Any) -> Report:
     Raises:
         TypeError: an object that is no model.
     """
-    return Report(tuple(entry for name, module in modules(model) if (entry := _entry(name, module)) is not None))
+    entries = [entry for name, module in modules(model) if (entry := _entry(name, module)) is not None]
+    # What merely holds others is told by them.
+    holders = {entry.name[: i + 1] for entry in entries for i, c in enumerate(entry.name) if c == "."}
+    holders |= {""} if len(entries) > 1 else set()
+    return Report(tuple(e for e in entries if e.reason != NOT_COVERED or (f"{e.name}." if e.name else "") not in holders))
 
 
 def _entry(name: str, module: nn.Module) -> Entry | None:
@@ -77,7 +82,7 @@ def why_left(module: nn.Module) -> str | None:
     base = covered_base(module)
     if base is not None:
         return f"a class of its own, derived from {_name(base)}"
-    return "not covered" if library_of(type(module)) else None
+    return NOT_COVERED if package_of(type(module)) else None
 
 
 def _name(cls: type) -> str:
