@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from ..ops import LinearPlan, make_plan, masked_linear
+from ..ops import MaskedLayer, MaskedNetwork, NetworkPlan, make_network_plan, masked_mlp
 from .accelerated import Accelerated
 from .conditions import changed, ordinary
 from .masks import degrees_of_mask
@@ -14,10 +14,9 @@ from .masks import degrees_of_mask
 NO_DEGREES = "its mask is not that of degrees"
 
 
-class _Degrees(NamedTuple):
-    inputs: Tensor
-    outputs: Tensor
-    plan: LinearPlan
+class _Layer(NamedTuple):
+    network: MaskedNetwork
+    plan: NetworkPlan
 
 
 class FastMaskedLinear(Accelerated):
@@ -33,12 +32,17 @@ class FastMaskedLinear(Accelerated):
             return "it is on the meta device"
         return changed(module) or (None if degrees_of_mask(module.mask) else NO_DEGREES)
 
-    def _derive(self) -> _Degrees | Literal[False]:
+    def _derive(self) -> _Layer | Literal[False]:
         degrees = degrees_of_mask(self.mask)
-        return _Degrees(*degrees, make_plan(*degrees, device=self.mask.device)) if degrees else False
+        if degrees is None:
+            return False
+        inputs, outputs = (tuple(d.tolist()) for d in degrees)
+        network = MaskedNetwork((MaskedLayer(inputs, outputs),))
+        return _Layer(network, make_network_plan(network, self.mask.device))
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias, degrees = self.weight, self.bias, self.derived()
-        if not degrees or not ordinary(weight, x, bias) or x.dim() == 0 or x.shape[-1] != weight.shape[1]:
+        weight, bias, layer = self.weight, self.bias, self.derived()
+        if not layer or not ordinary(weight, x, bias) or x.dim() == 0 or x.shape[-1] != weight.shape[1]:
             return super().forward(x)  # type: ignore[misc]
-        return masked_linear(x, weight, bias, degrees.inputs, degrees.outputs, plan=degrees.plan)
+        # As a network of one layer, whose output is not kept for the backward pass: libraries add to it in place.
+        return masked_mlp(x, layer.network, [weight, bias], plan=layer.plan).squeeze(-1)

@@ -95,7 +95,7 @@ class FastMADE(Accelerated):
                 activations.append(name)
                 residuals.append(None)
             stream = len(activations) - 1
-        if self.activates_first and not any(residual):
+        if self.activates_first and not self.use_residual_blocks:  # type: ignore[attr-defined]
             activations[0] = activation_of(self.activation) or "identity"  # type: ignore[attr-defined]
         return [*activations, "identity"], [*residuals, None]
 

@@ -8,6 +8,7 @@ from functools import cache
 from torch import nn
 
 from .accelerated import Accelerated
+from .plain import plain_class
 
 # The packages that models come from, and the file here that knows their classes: that of the longest name counts.
 ADAPTERS = {"nflows": "nflows", "nflows.nn.nde": "nflows_nde", "normflows": "normflows"}
@@ -29,7 +30,7 @@ def package_of(cls: type) -> str | None:
 def fast_class(module: nn.Module) -> type[Accelerated] | None:
     """The class that stands for the module's own; None where there is none. Imports no library that is not in use."""
     package = package_of(type(module))
-    return None if package is None else _classes(package).get(type(module))
+    return plain_class(module) if package is None else _classes(package).get(type(module))
 
 
 def covered_base(module: nn.Module) -> type[nn.Module] | None:
