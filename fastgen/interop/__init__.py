@@ -16,8 +16,9 @@ From then on:
   `conditions.ordinary` for the tensors, `conditions.hooked` for the modules that it would not call, shapes, training mode.
   Where it is not, `super()` runs: the library's own code, with its dtypes and its errors.
 - Parameters are read from the modules at every call, `self.weight`, so that functional_call and parametrizations work.
-- What a call needs besides is derived state: `_derive()` makes it from the modules inside and the tensors named in `reads`
-  ("mask"), `derived()` returns it, fresh. Nothing else is stored on the module: `restore` only sets the class back.
+- What a call needs besides is derived state: `_derive()` makes it from the attributes named in `reads` ("mask"), with
+  `inside = True` also those of the modules inside; `derived()` returns it, fresh, or None where `_derive` raised ValueError.
+  Nothing else is stored on the module: `restore` only sets the class back.
 
 To build on: `linear.FastMaskedLinear` for F.linear(x, weight * mask, bias); `masks.read_network` for the degrees of a whole
 network, from its masks, activations and residual connections; `network.Planned` and `network.Call` for running it, forward and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import torch
@@ -14,9 +15,9 @@ class _Cache:
 
     def __init__(self) -> None:
         self.state: Any = None
-        # Where each module and each mask lies, which one it was, and in which version.
+        # Where each module and each mask or option lies, which one it was, and a tensor's version.
         self.modules: list[tuple[dict[str, Any], str, nn.Module]] = []
-        self.sources: list[tuple[dict[str, Any], str, Tensor, int]] = []
+        self.sources: list[tuple[dict[str, Any], str, Any, int]] = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Cache:
         return _Cache()
@@ -24,22 +25,22 @@ class _Cache:
     def __reduce__(self) -> tuple[type[_Cache], tuple[()]]:
         return _Cache, ()
 
-    def watch(self, module: nn.Module, names: tuple[str, ...]) -> None:
-        """Notes the modules inside a module, and of all of them the tensors of these names."""
+    def watch(self, module: nn.Module, names: tuple[str, ...], inside: bool) -> None:
+        """Notes the attributes of these names of a module; with `inside`, the modules inside it and theirs too."""
         self.modules, self.sources = [], []
-        for part in module.modules():
-            self.modules += [(part._modules, name, child) for name, child in part._modules.items() if child is not None]
+        for part in module.modules() if inside else [module]:
+            if inside:
+                self.modules += [(part._modules, name, child) for name, child in part._modules.items() if child is not None]
             for place in (part._buffers, part.__dict__):
-                found = ((name, place.get(name)) for name in names)
-                self.sources += [(place, name, t, _version(t)) for name, t in found if isinstance(t, Tensor)]
+                self.sources += [(place, name, place[name], _version(place[name])) for name in names if name in place]
 
     def is_fresh(self) -> bool:
         """Whether all that was noted is still there as it was."""
         for place, name, module in self.modules:
             if place.get(name) is not module:
                 return False
-        for place, name, tensor, version in self.sources:
-            if place.get(name) is not tensor or _version(tensor) != version:
+        for place, name, source, version in self.sources:
+            if place.get(name) is not source or _version(source) != version:
                 return False
         return True
 
@@ -53,8 +54,9 @@ class Accelerated:
     """
 
     covers: ClassVar[type[nn.Module]]
-    # The names of the tensors, buffers or not, that the derived state is read from, here and in the modules inside.
+    # The names of the attributes that the derived state is read from, masks and options; whether of the modules inside too.
     reads: ClassVar[tuple[str, ...]] = ("mask",)
+    inside: ClassVar[bool] = False
     _fastgen: _Cache
 
     @classmethod
@@ -63,11 +65,11 @@ class Accelerated:
         return None
 
     def _derive(self) -> Any:
-        """The derived state, from modules and masks as they are now."""
+        """The derived state, from modules and masks as they are now. Raises ValueError or IndexError where these allow none."""
         return None
 
     def derived(self) -> Any:
-        """The derived state, for modules and masks as they are now; None where these hold no numbers (the meta device)."""
+        """The derived state, for modules and masks as they are now; None where these allow none and the library's code runs."""
         cache = self._fastgen
         # A compiler has no versions to compare: what moves or reloads a module has made the state anew, or dropped it.
         if cache.state is None or not (torch.compiler.is_compiling() or cache.is_fresh()):
@@ -78,8 +80,11 @@ class Accelerated:
     @torch.no_grad()
     def _rederive(self) -> None:
         cache = self.__dict__.setdefault("_fastgen", _Cache())
-        cache.watch(self, self.reads)  # type: ignore[arg-type]
-        cache.state = None if any(tensor.is_meta for _, _, tensor, _ in cache.sources) else self._derive()
+        cache.watch(self, self.reads, self.inside)  # type: ignore[arg-type]
+        cache.state = None
+        if not any(isinstance(source, Tensor) and source.is_meta for _, _, source, _ in cache.sources):
+            with suppress(ValueError, IndexError):  # masks of another model, or of uninitialised memory
+                cache.state = self._derive()
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Any:
         super()._apply(fn, recurse)  # type: ignore[misc]
@@ -95,8 +100,8 @@ class Accelerated:
         self._rederive()
 
 
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
+def _version(source: Any) -> int:
+    return source._version if isinstance(source, Tensor) and not source.is_inference() else 0
 
 
 def swap(module: nn.Module, fast: type[Accelerated]) -> None:

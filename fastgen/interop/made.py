@@ -41,6 +41,8 @@ class FastMADE(Accelerated):
     # Whether a feed-forward network applies its activation after the first layer too, and to the context's part of it.
     activates_first: ClassVar[bool]
     activates_context: ClassVar[bool]
+    reads = ("mask", "activation")
+    inside = True
 
     @classmethod
     def obstacle(cls, module: Any) -> str | None:
@@ -82,7 +84,7 @@ class FastMADE(Accelerated):
         """Of every layer the activation after it, and which earlier sum is added to its own."""
         blocks: Any = list(self.blocks)  # type: ignore[attr-defined]
         residual = [type(block) is self.parts.residual for block in blocks]
-        names = [activation_of(block.activation) or "identity" for block in blocks]
+        names = [_known(block.activation) for block in blocks]
         activations, residuals = ["identity"], [None]
         stream = 0
         for is_residual, name in zip(residual, names, strict=True):
@@ -96,7 +98,7 @@ class FastMADE(Accelerated):
                 residuals.append(None)
             stream = len(activations) - 1
         if self.activates_first and not self.use_residual_blocks:  # type: ignore[attr-defined]
-            activations[0] = activation_of(self.activation) or "identity"  # type: ignore[attr-defined]
+            activations[0] = _known(self.activation)  # type: ignore[attr-defined]
         return [*activations, "identity"], [*residuals, None]
 
     def call(self, x: Tensor, context: Tensor | None) -> Call | None:
@@ -123,13 +125,15 @@ class FastAffine(Accelerated):
     """y = s x + t with s and t from a MADE of the features before, and its inverse at the price of one pass."""
 
     made: ClassVar[type[FastMADE]]
+    reads = ("_epsilon",)
 
     @classmethod
     def obstacle(cls, module: Any) -> str | None:
         network = module.autoregressive_net
         if not isinstance(network, cls.made):
             reason = cls.made.obstacle(network) if type(network) is cls.made.covers else "a network of another class"
-            return f"its network is left: {reason}"
+            if reason is not None:
+                return f"its network is left: {reason}"
         return changed(module) or changed(network) or (None if _scale_map(module) else "a scale that fastgen does not know")
 
     def _derive(self) -> ScaleMap | None:
@@ -142,16 +146,23 @@ class FastAffine(Accelerated):
         return network.call(x, context)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        call = self._call(inputs, context)
-        if call is None:
+        call, scale_map = self._call(inputs, context), self.derived()
+        if call is None or scale_map is None:
             return super().forward(inputs, context)  # type: ignore[misc]
-        return call.affine(inputs, self.derived(), "scale_shift")
+        return call.affine(inputs, scale_map, "scale_shift")
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        call = self._call(inputs, context)
-        if call is None:
+        call, scale_map = self._call(inputs, context), self.derived()
+        if call is None or scale_map is None:
             return super().inverse(inputs, context)  # type: ignore[misc]
-        return call.affine_inverse(inputs, self.derived(), "scale_shift")
+        return call.affine_inverse(inputs, scale_map, "scale_shift")
+
+
+def _known(activation: Any) -> str:
+    name = activation_of(activation)
+    if name is None:
+        raise ValueError(f"activation: expected one that fastgen knows, found {activation}")
+    return name
 
 
 def _layers(made: Any) -> Iterator[Any]:
