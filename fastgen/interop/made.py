@@ -68,14 +68,15 @@ class FastMADE(Accelerated):
     def _derive(self) -> _State:
         layers = list(_layers(self))
         masks = [layer.mask for layer in layers]
-        features = torch.arange(1, masks[0].shape[1] + 1)
+        outputs = masks[-1].shape[0] // masks[0].shape[1]
+        degrees = [layer.degrees.cpu() for layer in layers]
         activations, residuals = self._wiring()
         read = read_network(
             masks,
             activations,
-            outputs=masks[-1].shape[0] // len(features),
+            outputs=outputs,
             residuals=residuals,
-            degrees=[features, *(layer.degrees.cpu() for layer in layers)],
+            degrees=[degrees[-1][::outputs], *degrees],
         )
         planned = Planned.of(read, layers, masks[0].device)
         return _State(planned, list(_inner(self)), [block.dropout for block in self.blocks])  # type: ignore[attr-defined]

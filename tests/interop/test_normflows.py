@@ -51,7 +51,8 @@ def test_permuted_masks_are_read() -> None:
     torch.manual_seed(0)
     made = nf.nets.MADE(D, 12, permute_mask=True, output_multiplier=2)
     x = torch.randn(B, D)
-    assert_agrees(made, lambda m: [m(x)], ("MADE", "MaskedLinear"), torch.float64)
+    fast = assert_agrees(made, lambda m: [m(x)], ("MADE", "MaskedLinear"), torch.float32)
+    assert not any(fast.derived().planned.loose)
 
 
 def test_a_context_through_a_gate_is_left() -> None:
@@ -64,10 +65,7 @@ def test_a_context_through_a_gate_is_left() -> None:
 
 
 def test_a_preprocessing_is_left() -> None:
-    layer = nf.flows.CoupledRationalQuadraticSpline(D, 1, 8)
-    made = nf.nets.MADE(D, 12, preprocessing=nf.utils.PeriodicFeaturesElementwise(D, [0]))
-    with pytest.warns(UserWarning, match="nothing was replaced"):
-        fastgen.accelerate(layer)
+    made = nf.nets.MADE(D, 12, preprocessing=nn.Tanh())
     reasons = {entry.name: entry.reason for entry in fastgen.accelerate_report(made).left}
     assert reasons[""] == "a preprocessing of its own"
 
