@@ -38,10 +38,11 @@ NAMES = (
     "reversible",
     "sampling",
     "training",
+    "accelerate",
 )
 
 # What is more than one operation.
-WHOLE = ("models", "coupling_flows", "reversible", "sampling", "training")
+WHOLE = ("models", "coupling_flows", "reversible", "sampling", "training", "accelerate")
 
 # What keeps torch, MKL and oneDNN from AVX-512, read once when a process starts.
 WITHOUT_AVX512 = {

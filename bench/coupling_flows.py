@@ -124,7 +124,7 @@ def _beside(name: str, peer: Peer, setting: Setting) -> Iterator[Case]:
     device = setting.device
     peer.model.to(device)
     ours = flows.RealNVP(FEATURES, transforms=TRANSFORMS, hidden_features=HIDDEN, scale_map=peer.scale_map, device=device)
-    _start_apart(peer)
+    start_apart(peer)
     _copy(peer, ours)
     x = torch.randn(BATCH, FEATURES, device=device)
     theirs = x.roll(FEATURES // 2, 1) if name in FIRST_HALF_FIRST else x
@@ -155,7 +155,7 @@ def _beside(name: str, peer: Peer, setting: Setting) -> Iterator[Case]:
 
 
 @torch.no_grad()
-def _start_apart(peer: Peer) -> None:
+def start_apart(peer: Peer) -> None:
     """Small answers, so that eight couplings without bounds on their scales stay finite."""
     for network in peer.networks:
         for parameter in network[-1].parameters():

@@ -38,7 +38,7 @@ def cases(setting: Setting) -> Iterator[Case]:
 
 def _sample(sizes: Sizes, target: float, device: str) -> Case:
     flow = _flow(flows.MAF, sizes, device)
-    others = {name: _sampler(name, model, sizes.batch) for name, (model, _) in peers(sizes, device).items()}
+    others = {name: sampler(name, model, sizes.batch) for name, (model, _) in peers(sizes, device).items()}
 
     def error() -> float:
         with torch.no_grad():
@@ -52,7 +52,7 @@ def _sample(sizes: Sizes, target: float, device: str) -> Case:
     return Case("MAF", "sample", str(sizes), calls, error, work, dict.fromkeys(others, target), device=device)
 
 
-def _sampler(name: str, model: nn.Module, n: int) -> Callable[[], object]:
+def sampler(name: str, model: nn.Module, n: int) -> Callable[[], object]:
     @torch.no_grad()
     def draw() -> object:
         return model().sample((n,)) if name == "zuko" else model.sample(n)  # type: ignore[operator]
@@ -62,7 +62,7 @@ def _sampler(name: str, model: nn.Module, n: int) -> Callable[[], object]:
 
 def _density(sizes: Sizes, device: str) -> Case:
     flow, x = _flow(flows.IAF, sizes, device), torch.randn(sizes.batch, sizes.features, device=device)
-    others = dict(_slow_peers(sizes, device))
+    others = dict(slow_peers(sizes, device))
 
     def error() -> float:
         with torch.no_grad():
@@ -93,7 +93,7 @@ def _flow(kind: type[flows.MAF] | type[flows.IAF], sizes: Sizes, device: str) ->
     return kind(sizes.features, transforms=sizes.transforms, hidden_features=hidden).to(device)
 
 
-def _slow_peers(sizes: Sizes, device: str) -> Iterator[tuple[str, tuple[nn.Module, Callable[[Tensor], Tensor]]]]:
+def slow_peers(sizes: Sizes, device: str) -> Iterator[tuple[str, tuple[nn.Module, Callable[[Tensor], Tensor]]]]:
     """Flows of other libraries whose density is their slow direction, where they are installed."""
     hidden = [sizes.hidden] * 2
     if importlib.util.find_spec("pyro"):
