@@ -8,13 +8,14 @@ the class that it `covers`, exactly that class and no subclass:
         covers = library.MaskedLinear
 
 `accelerate` walks a model from the inside out. It asks `obstacle(module)`, a class method that still sees the library's object,
-for a reason to leave it alone, and otherwise sets `module.__class__`. Reasons are hooks and the like (`conditions.changed`),
-structure by attributes, and formulas by calling both on a few numbers, as `network.affine_scale_map` does: version numbers lie.
-From then on:
+for a reason to leave it alone (hooks and the like, `conditions.changed`, and structure by attributes), sets `module.__class__`,
+and sets it back where `mismatch()` finds other numbers than the library's, as `network.affine_scale_map` does: version numbers
+lie. From then on:
 
 - `forward` (and `inverse`, `_call`, whatever the library calls) asks at every call whether the fast way is open:
   `conditions.ordinary` for the tensors, `conditions.hooked` for the modules that it would not call, shapes, training mode.
-  Where it is not, `super()` runs: the library's own code, with its dtypes and its errors.
+  Where it is not, `super()` runs: the library's own code, with its dtypes and its errors; likewise where `Planned.pays` says
+  that it is faster, for few rows with gradients.
 - Parameters are read from the modules at every call, `self.weight`, so that functional_call and parametrizations work.
 - What a call needs besides is derived state: `_derive()` makes it from the attributes named in `reads` ("mask"), with
   `inside = True` also those of the modules inside; `derived()` returns it, fresh, or None where `_derive` raised ValueError.

@@ -64,6 +64,10 @@ class Accelerated:
         """Why a module of the covered class has to be left alone, in a few words; None where it need not."""
         return None
 
+    def mismatch(self) -> str | None:
+        """What shows only once a module is of this class, such as numbers unlike its own class's; None where it fits."""
+        return None
+
     def _derive(self) -> Any:
         """The derived state, from modules and masks as they are now. Raises ValueError or IndexError where these allow none."""
         return None
@@ -104,13 +108,27 @@ def _version(source: Any) -> int:
     return source._version if isinstance(source, Tensor) and not source.is_inference() else 0
 
 
-def swap(module: nn.Module, fast: type[Accelerated]) -> None:
-    """Makes a module of the covered class one of the accelerated class."""
-    module.__class__ = fast  # type: ignore[assignment]
-    module._rederive()  # type: ignore[operator]
+def swap(module: nn.Module, fast: type[Accelerated]) -> str | None:
+    """Makes a module of the covered class one of the accelerated class. Returns why it had to be left alone; None where not."""
+    reason = fast.obstacle(module)
+    if reason is None:
+        module.__class__ = fast  # type: ignore[assignment]
+        module._rederive()  # type: ignore[operator]
+        reason = module.mismatch()  # type: ignore[operator]
+        if reason is not None:
+            swap_back(module)
+    return reason
 
 
-def swap_back(module: Accelerated) -> None:
+def why_left(module: nn.Module, fast: type[Accelerated]) -> str | None:
+    """Why `swap` would leave a module alone; None where it would not."""
+    reason = swap(module, fast)
+    if reason is None:
+        swap_back(module)
+    return reason
+
+
+def swap_back(module: Any) -> None:
     """Makes an accelerated module one of its library's class again."""
     module.__dict__.pop("_fastgen", None)
-    module.__class__ = module.covers  # type: ignore[assignment]
+    module.__class__ = module.covers

@@ -10,6 +10,7 @@ from ..ops import MaskedLayer, MaskedNetwork, NetworkPlan, make_network_plan, ma
 from .accelerated import Accelerated
 from .conditions import changed, ordinary
 from .masks import degrees_of_mask
+from .network import pays
 
 NO_DEGREES = "its mask is not that of degrees"
 
@@ -30,7 +31,10 @@ class FastMaskedLinear(Accelerated):
     def obstacle(cls, module: Any) -> str | None:
         if module.mask.is_meta:
             return "it is on the meta device"
-        return changed(module) or (None if degrees_of_mask(module.mask) else NO_DEGREES)
+        return changed(module)
+
+    def mismatch(self) -> str | None:
+        return None if self.derived() else NO_DEGREES
 
     def _derive(self) -> _Layer | Literal[False]:
         degrees = degrees_of_mask(self.mask)
@@ -42,7 +46,8 @@ class FastMaskedLinear(Accelerated):
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias, layer = self.weight, self.bias, self.derived()
-        if not layer or not ordinary(weight, x, bias) or x.dim() == 0 or x.shape[-1] != weight.shape[1]:
+        fits = layer and x.dim() > 0 and x.shape[-1] == weight.shape[1] and ordinary(weight, x, bias)
+        if not fits or not pays(x, weight.numel(), weight):
             return super().forward(x)  # type: ignore[misc]
         # As a network of one layer, whose output is not kept for the backward pass: libraries add to it in place.
         return masked_mlp(x, layer.network, [weight, bias], plan=layer.plan).squeeze(-1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import ScaleMap
-from .accelerated import Accelerated, swap, swap_back
+from .accelerated import Accelerated, why_left
 from .activations import activation_of
 from .conditions import changed, hooked, ordinary
 from .masks import read_network
@@ -63,7 +63,12 @@ class FastMADE(Accelerated):
         if hasattr(module, "context_layer") and any(type(block) is cls.parts.residual for block in blocks):
             return "a context inside its residual blocks"
         inner = (changed(part) for part in _inner(module))
-        return changed(module) or next((reason for reason in inner if reason), None) or _differs(module, cls)
+        return changed(module) or next((reason for reason in inner if reason), None)
+
+    def mismatch(self) -> str | None:
+        if self.derived() is None:
+            return "masks of no autoregressive network"
+        return None if _agrees(self) else "its outputs differ from what fastgen expects of its class"
 
     def _derive(self) -> _State:
         layers = list(_layers(self))
@@ -102,10 +107,10 @@ class FastMADE(Accelerated):
             activations[0] = _known(self.activation)  # type: ignore[attr-defined]
         return [*activations, "identity"], [*residuals, None]
 
-    def call(self, x: Tensor, context: Tensor | None) -> Call | None:
-        """What one fused call takes; None where the library's own code has to run."""
+    def call(self, x: Tensor, context: Tensor | None, *, inverse: bool = False) -> Call | None:
+        """What one fused call takes; None where the library's own code has to run, or is faster."""
         state = self.derived()
-        if state is None or state.is_watched():
+        if state is None or state.is_watched() or not (inverse or state.planned.pays(x)):
             return None
         weight = parameter(state.planned.layers[0], "weight")
         if x.dim() == 0 or x.shape[-1] != weight.shape[1] or not ordinary(weight, x, context):
@@ -132,28 +137,32 @@ class FastAffine(Accelerated):
     def obstacle(cls, module: Any) -> str | None:
         network = module.autoregressive_net
         if not isinstance(network, cls.made):
-            reason = cls.made.obstacle(network) if type(network) is cls.made.covers else "a network of another class"
+            known = type(network) is cls.made.covers
+            reason = why_left(network, cls.made) if known else "a network of another class"
             if reason is not None:
                 return f"its network is left: {reason}"
-        return changed(module) or changed(network) or (None if _scale_map(module) else "a scale that fastgen does not know")
+        return changed(module) or changed(network)
+
+    def mismatch(self) -> str | None:
+        return None if self.derived() else "a scale that fastgen does not know"
 
     def _derive(self) -> ScaleMap | None:
         return _scale_map(self)
 
-    def _call(self, x: Tensor, context: Tensor | None) -> Call | None:
+    def _call(self, x: Tensor, context: Tensor | None, *, inverse: bool) -> Call | None:
         network: Any = self.autoregressive_net  # type: ignore[attr-defined]
         if x.dim() != 2 or not isinstance(network, self.made) or hooked([network]):
             return None
-        return network.call(x, context)
+        return network.call(x, context, inverse=inverse)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        call, scale_map = self._call(inputs, context), self.derived()
+        call, scale_map = self._call(inputs, context, inverse=False), self.derived()
         if call is None or scale_map is None:
             return super().forward(inputs, context)  # type: ignore[misc]
         return call.affine(inputs, scale_map, "scale_shift")
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        call, scale_map = self._call(inputs, context), self.derived()
+        call, scale_map = self._call(inputs, context, inverse=True), self.derived()
         if call is None or scale_map is None:
             return super().inverse(inputs, context)  # type: ignore[misc]
         return call.affine_inverse(inputs, scale_map, "scale_shift")
@@ -187,8 +196,8 @@ def _inner(made: Any) -> Iterator[nn.Module]:
 
 
 @torch.no_grad()
-def _differs(made: Any, fast: type[FastMADE]) -> str | None:
-    """Asks a MADE and its fast form for the same outputs: another version of the library may compute something else."""
+def _agrees(made: Any) -> bool:
+    """Asks a MADE and its class for the same outputs: another version of the library may compute something else."""
     weight = made.initial_layer.weight
     rows = torch.linspace(-2, 2, 3).to(weight)[:, None]
     x = (rows + torch.arange(weight.shape[1]).to(weight)).sin()
@@ -197,16 +206,10 @@ def _differs(made: Any, fast: type[FastMADE]) -> str | None:
     try:
         for dropout, _ in dropouts:
             dropout.training = False
-        expected = type(made).forward(made, x, context)
-        swap(made, fast)
-        try:
-            found = made.forward(x, context)
-        finally:
-            swap_back(made)
+        return close([made.forward(x, context)], [made.covers.forward(made, x, context)])
     finally:
         for dropout, training in dropouts:
             dropout.training = training
-    return None if close([found], [expected]) else "its outputs differ from what fastgen expects of its class"
 
 
 def _scale_map(module: Any) -> ScaleMap | None:

@@ -19,8 +19,10 @@ def degrees_of_mask(mask: Tensor) -> tuple[Tensor, Tensor] | None:
     """
     allowed = mask.detach().cpu() != 0
     out_degrees = allowed.sum(1)
-    unseen = allowed.shape[1] + 1
-    in_degrees = torch.where(allowed, out_degrees[:, None], unseen).amin(0)
+    degrees, order = out_degrees.sort()
+    # An input's degree is that of the least output that sees it.
+    first = allowed[order].to(torch.uint8).argmax(0)
+    in_degrees = torch.where(allowed.any(0), degrees[first], allowed.shape[1] + 1)
     return (in_degrees, out_degrees) if torch.equal(in_degrees <= out_degrees[:, None], allowed) else None
 
 

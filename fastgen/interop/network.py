@@ -25,9 +25,19 @@ from .sorted import Order, sort_network
 Layout = Literal["shift_scale", "scale_shift"]
 
 
-# Hidden units that come in no order are sorted, which costs two copies of the weights, where a network has so many weights:
-# below, one more call costs more than kernels that gather.
-SORTED_FROM = 2**15
+# Both count rows times weights, and were measured on one core (bench/NOTES.md). From the first on, hidden units in no order are
+# sorted, at the price of a copy of the weights, instead of gathered by the kernels; below the second a call that keeps what
+# gradients need costs more on CPU than the library's own, whose code then runs.
+SORTED_FROM = 5e7
+GRADIENTS_FROM = 2e7
+
+
+class Ordered(NamedTuple):
+    """A network with its hidden units in the order of their degrees, its plan, and that order."""
+
+    network: MaskedNetwork
+    plan: NetworkPlan
+    order: Order
 
 
 class Planned(NamedTuple):
@@ -37,15 +47,20 @@ class Planned(NamedTuple):
     plan: NetworkPlan
     layers: Sequence[Any]
     loose: tuple[bool, ...]
-    order: Order | None
+    ordered: Ordered | None
+    weights: int
 
     @staticmethod
     def of(read: ReadNetwork, layers: Sequence[nn.Module], device: torch.device) -> Planned:
         """A plan for the device; `layers` are the library's, in order, with `weight`, `bias` and, where loose, `mask`."""
-        network, order = read.network, None
-        if sum(len(layer.in_degrees) * len(layer.out_degrees) for layer in network.layers) >= SORTED_FROM:
-            network, order = sort_network(network, device) or (network, None)
-        return Planned(network, make_network_plan(network, device), layers, read.loose, order)
+        network, found = read.network, sort_network(read.network, device)
+        ordered = None if found is None else Ordered(found[0], make_network_plan(found[0], device), found[1])
+        weights = sum(len(layer.in_degrees) * len(layer.out_degrees) for layer in network.layers)
+        return Planned(network, make_network_plan(network, device), layers, read.loose, ordered, weights)
+
+    def pays(self, x: Tensor) -> bool:
+        """Whether a pass over these rows is worth a call of fastgen's."""
+        return pays(x, self.weights, parameter(self.layers[0], "weight"))
 
     def call(self, context_terms: Tensor | None = None) -> Call:
         """What one call takes: the parameters as they are now; `context_terms` (..., H) in the order of the library's units."""
@@ -53,11 +68,14 @@ class Planned(NamedTuple):
         for layer, loose in zip(self.layers, self.loose, strict=True):
             weight = parameter(layer, "weight")
             params += [weight * layer.mask if loose else weight, parameter(layer, "bias")]
-        if self.order is None:
-            return Call(self, params, context_terms)
-        if context_terms is not None:
-            context_terms = self.order.of_units(context_terms)
-        return Call(self, self.order.of(params), context_terms)
+        return Call(self, params, context_terms)
+
+
+def pays(x: Tensor, weights: int, weight: Tensor) -> bool:
+    """Whether rows x of a network or layer of so many weights, one of which is `weight`, are worth a call of fastgen's."""
+    if x.is_cuda or not torch.is_grad_enabled() or not (weight.requires_grad or x.requires_grad):
+        return True
+    return x.shape[:-1].numel() * weights >= GRADIENTS_FROM
 
 
 def parameter(layer: nn.Module, name: str) -> Any:
@@ -75,7 +93,8 @@ class Call(NamedTuple):
 
     def outputs(self, x: Tensor) -> Tensor:
         """(..., D, P), in the order of the last layer's rows."""
-        return masked_mlp(x, self.planned.network, self.params, context_terms=self.context_terms, plan=self.planned.plan)
+        network, plan, params, terms = self._ordered(x)
+        return masked_mlp(x, network, params, context_terms=terms, plan=plan)
 
     def affine(self, x: Tensor, scale_map: ScaleMap, layout: Layout) -> tuple[Tensor, Tensor]:
         """y = s x + t and sum log s: one pass of the network."""
@@ -86,19 +105,22 @@ class Call(NamedTuple):
 
     def affine_inverse(self, y: Tensor, scale_map: ScaleMap, layout: Layout) -> tuple[Tensor, Tensor]:
         """The x with y = s x + t, and -sum log s: at the price of one pass."""
-        params = list(self.params)
+        network, plan, params, terms = self._ordered(y)
         if layout == "scale_shift":
+            params = list(params)
             params[-2:] = [None if p is None else p.unflatten(0, (-1, 2)).flip(1).flatten(0, 1) for p in params[-2:]]
         x, log_det = autoregressive_inverse(
-            y,
-            self.planned.network,
-            params,
-            form="divide",
-            scale_map=scale_map,
-            context_terms=self.context_terms,
-            plan=self.planned.plan,
+            y, network, params, form="divide", scale_map=scale_map, context_terms=terms, plan=plan
         )
         return x, log_det.to(y.dtype)
+
+    def _ordered(self, x: Tensor) -> tuple[MaskedNetwork, NetworkPlan, list[Tensor | None], Tensor | None]:
+        """What runs for these rows: the network as it is, or with its hidden units sorted."""
+        planned, params, terms = self
+        if planned.ordered is None or x.shape[:-1].numel() * planned.weights < SORTED_FROM:
+            return planned.network, planned.plan, params, terms
+        network, plan, order = planned.ordered
+        return network, plan, order.of(params), None if terms is None else order.of_units(terms)
 
 
 def interleaved(t: Tensor, features: int) -> Tensor:
@@ -127,7 +149,7 @@ def affine_scale_map(
 
     Both are called with x (or y), shift and raw scale, float64 (rows, features), and answer with the result and log|det|.
     """
-    raw = torch.linspace(-9, 9, 41, dtype=torch.float64)[:, None].expand(-1, features).contiguous()
+    raw = torch.linspace(-9, 9, 19, dtype=torch.float64)[:, None].expand(-1, features).contiguous()
     shift, x = (3 * raw).cos(), (5 * raw).sin() + 0.1
     for scale_map in SCALE_MAPS:
         there = affine_autoregressive(x, shift, raw, inverse=True, scale_map=scale_map)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from .accelerated import Accelerated
+from .accelerated import Accelerated, why_left
 from .registry import covered_base, fast_class, package_of
 from .walk import modules
 
@@ -70,15 +70,15 @@ def accelerate_report(model: Any) -> Report:
 def _entry(name: str, module: nn.Module) -> Entry | None:
     if isinstance(module, Accelerated):
         return Entry(name, _name(module.covers), None)
-    reason = why_left(module)
+    reason = _reason(module)
     return None if reason is None else Entry(name, _name(type(module)), reason)
 
 
-def why_left(module: nn.Module) -> str | None:
+def _reason(module: nn.Module) -> str | None:
     """Why a module is as it was; None where nobody would expect otherwise."""
     fast = fast_class(module)
     if fast is not None:
-        return fast.obstacle(module) or NOT_CALLED
+        return why_left(module, fast) or NOT_CALLED
     base = covered_base(module)
     if base is not None:
         return f"a class of its own, derived from {_name(base)}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ class Order(NamedTuple):
         """The parameters in this order."""
         found = list(params)
         given = [params[taken.place] for taken in self.there]
-        for taken, p in zip(self.there, _Reorder.apply(self.there, self.back, *given), strict=True):
+        for taken, p in zip(self.there, _reorder(self.there, self.back, *given), strict=True):
             found[taken.place] = p
         return found
 
@@ -42,7 +42,7 @@ class Order(NamedTuple):
         """What is (..., H) with the units of the first layer in the order of the library, in this one."""
         there, back = (Taken(0, None, taken[0].rows) for taken in self)
         rows = terms.flatten(0, -2)
-        return _Reorder.apply((there,), (back,), rows)[0].view(terms.shape)
+        return _reorder((there,), (back,), rows)[0].view(terms.shape)
 
 
 def sort_network(network: MaskedNetwork, device: torch.device) -> tuple[MaskedNetwork, Order] | None:
@@ -66,6 +66,12 @@ def _taken(orders: Sequence[Tensor], device: torch.device) -> tuple[Taken, ...]:
     for layer, (into, out) in enumerate(itertools.pairwise(ends)):
         found += [Taken(2 * layer, out, into), Taken(2 * layer + 1, out, None)]
     return tuple(taken for taken in found if taken.rows is not None or taken.columns is not None)
+
+
+def _reorder(there: tuple[Taken, ...], back: tuple[Taken, ...], *params: Tensor | None) -> Any:
+    # A compiler has its own derivative of an index.
+    reorder = _Reorder.forward if torch.compiler.is_compiling() else _Reorder.apply
+    return reorder(there, back, *params)
 
 
 class _Reorder(torch.autograd.Function):

@@ -35,7 +35,7 @@ def accelerate(model: Model) -> Model:
     # Those inside first: a transform is replaced where its network is.
     for _, module in reversed(found):
         fast = fast_class(module)
-        if fast is not None and fast.obstacle(module) is None:
+        if fast is not None:
             swap(module, fast)
     if not any(isinstance(module, Accelerated) for _, module in found):
         warnings.warn(

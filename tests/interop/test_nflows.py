@@ -13,6 +13,7 @@ from agreement import assert_agrees, assert_as_accurate_after_training, assert_s
 from torch import Tensor, nn
 
 import fastgen
+from fastgen.interop import network
 
 pytest.importorskip("nflows", reason="nflows is not installed")
 
@@ -70,7 +71,11 @@ MAFS = {
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("options", MAFS.values(), ids=MAFS)
-def test_autoregressive_flows_agree_in_both_directions(options: dict[str, Any], dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("is_sorted", [False, True])
+def test_autoregressive_flows_agree_in_both_directions(
+    is_sorted: bool, options: dict[str, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "SORTED_FROM", 0 if is_sorted else float("inf"))
     flow = maf(**options)
     evaluate = both_directions(features=options.get("features", D), context_features=options.get("context_features") or 0)
     assert_agrees(flow, evaluate, AFFINE, dtype)
@@ -92,6 +97,16 @@ def test_after_training_errors_are_no_larger() -> None:
         return [m.log_prob(x.to(dtype)), *m._transform.inverse(z.to(dtype))]
 
     assert_as_accurate_after_training(flow, lambda m: -m.log_prob(x).mean(), evaluate)
+
+
+def test_few_rows_with_gradients_run_the_library_s_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "GRADIENTS_FROM", float("inf"))
+    flow = maf(use_residual_blocks=False)
+    fast, x = fastgen.accelerate(copy.deepcopy(flow)), torch.randn(B, D)
+    assert_same([fast.log_prob(x)], [flow.log_prob(x)], 1e-6)
+    assert "Masked" not in str(fast._transform(x)[0].grad_fn)
+    with torch.no_grad():
+        assert_same([fast.log_prob(x)], [flow.log_prob(x)])
 
 
 def test_no_rows_and_one_row() -> None:
