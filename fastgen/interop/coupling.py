@@ -12,16 +12,25 @@ from ..ops import CouplingPlan, ScaleMap, additive_coupling, affine_coupling, ma
 
 
 class Split(NamedTuple):
-    """Which features or channels are transformed, with the plan of that."""
+    """Which features or channels are transformed, with the plan of that, and where those lie that pass."""
 
     mask: Tensor
     plan: CouplingPlan
+    passing: slice | Tensor
 
     @staticmethod
     def of(features: int, transformed: Sequence[int] | Tensor, device: torch.device) -> Split:
         mask = torch.zeros(features, dtype=torch.bool)
         mask[torch.as_tensor(transformed, device="cpu")] = True
-        return Split(mask, make_coupling_plan(mask, device))
+        passing = (~mask).nonzero().flatten().tolist()
+        step = passing[1] - passing[0] if len(passing) > 1 else 1
+        regular = bool(passing) and list(range(passing[0], passing[-1] + 1, step)) == passing
+        where = slice(passing[0], passing[-1] + 1, step) if regular else torch.tensor(passing, device=device)
+        return Split(mask, make_coupling_plan(mask, device), where)
+
+    def passed(self, x: Tensor) -> Tensor:
+        """The features or channels that pass, in order: a view where they lie at regular steps."""
+        return x[:, self.passing] if isinstance(self.passing, slice) else x.index_select(1, self.passing)
 
     def affine(self, x: Tensor, shift: Tensor, raw: Tensor, scale_map: ScaleMap, *, inverse: bool) -> tuple[Tensor, Tensor]:
         """x (B, D) or (B, C, H, W), its transformed entries times s plus shift, and log|det| (B,) of x's dtype."""

@@ -68,7 +68,7 @@ class FastCoupling(Accelerated):
         state = self.derived()
         if state is None or x.dim() not in (2, 4) or x.shape[1] != module.features or not ordinary(x):
             return None
-        params = module.transform_net(x.index_select(1, module.identity_features), context)
+        params = module.transform_net(state.split.passed(x), context)
         expected = (x.shape[0], module._transform_dim_multiplier() * module.num_transform_features, *x.shape[2:])
         if params.shape != expected or not ordinary(x, params):
             return None

@@ -68,8 +68,9 @@ class AffineCoupling(Accelerated, coupling.AffineCoupling):
         if param.shape != (z2.shape[0], 2 * z2.shape[1], *z2.shape[2:]) or not ordinary(z2, param):
             return None
         before, scale_map = _SCALES[self.scale_map]
-        raw = param[:, 1::2] if before is None else before(param[:, 1::2])
-        rows = (t.flatten(1) for t in (z2, param[:, 0::2], raw))
+        # Unbound, not sliced: the gradient of two slices would be two tensors of zeros to fill and to add.
+        shift, raw = param.unflatten(1, (-1, 2)).unbind(2)
+        rows = (t.flatten(1) for t in (z2, shift, raw if before is None else before(raw)))
         y, log_det = affine_autoregressive(*rows, inverse=not inverse, scale_map=scale_map)
         return [z1, y.view(z2.shape)], log_det
 

@@ -53,7 +53,8 @@ def run(tests: Path, select: str, library: str | None) -> tuple[dict[str, str], 
     with tempfile.TemporaryDirectory() as folder:
         report, count = Path(folder, "report.xml"), Path(folder, "count")
         command = [sys.executable, "-m", "pytest", str(tests.resolve()), "-q", f"--junitxml={report}", "-p", "no:cacheprovider"]
-        command += ["-o", "python_files=test_*.py *_test.py", "-o", "addopts=", "-k", select, "--rootdir", folder]
+        command += ["-o", "python_files=test_*.py *_test.py", "-o", "addopts=", "-k", select]
+        command.append(f"--rootdir={tests.resolve() if tests.is_dir() else tests.resolve().parent}")
         environment = dict(os.environ)
         if library is not None:
             command += ["-p", "tests.interop.conformance"]
