@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -145,7 +145,7 @@ def _case(
     mode: str,
     name: str,
     shape: str,
-    calls: dict[str, Callable[[], object]],
+    calls: Mapping[str, Callable[[], object]],
     error: Callable[[], float],
     work: Work,
     target: float,

@@ -15,6 +15,7 @@ class _Cache:
 
     def __init__(self) -> None:
         self.state: Any = None
+        self.derivations = 0
         # Where each module and each mask or option lies, which one it was, and a tensor's version.
         self.modules: list[tuple[dict[str, Any], str, nn.Module]] = []
         self.sources: list[tuple[dict[str, Any], str, Any, int]] = []
@@ -86,6 +87,7 @@ class Accelerated:
         cache = self.__dict__.setdefault("_fastgen", _Cache())
         cache.watch(self, self.reads, self.inside)  # type: ignore[arg-type]
         cache.state = None
+        cache.derivations += 1
         if not any(isinstance(source, Tensor) and source.is_meta for _, _, source, _ in cache.sources):
             with suppress(ValueError, IndexError):  # masks of another model, or of uninitialised memory
                 cache.state = self._derive()

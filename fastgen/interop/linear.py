@@ -15,9 +15,12 @@ from .network import pays
 NO_DEGREES = "its mask is not that of degrees"
 
 
-class _Layer(NamedTuple):
+class Layer(NamedTuple):
+    """A layer as a network of one; `mask` is a copy of what it was read from, where that has to be compared."""
+
     network: MaskedNetwork
     plan: NetworkPlan
+    mask: Tensor | None = None
 
 
 class FastMaskedLinear(Accelerated):
@@ -36,13 +39,13 @@ class FastMaskedLinear(Accelerated):
     def mismatch(self) -> str | None:
         return None if self.derived() else NO_DEGREES
 
-    def _derive(self) -> _Layer | Literal[False]:
+    def _derive(self) -> Layer | Literal[False]:
         degrees = degrees_of_mask(self.mask)
         if degrees is None:
             return False
         inputs, outputs = (tuple(d.tolist()) for d in degrees)
         network = MaskedNetwork((MaskedLayer(inputs, outputs),))
-        return _Layer(network, make_network_plan(network, self.mask.device))
+        return Layer(network, make_network_plan(network, self.mask.device))
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias, layer = self.weight, self.bias, self.derived()

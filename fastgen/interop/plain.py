@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .accelerated import Accelerated
-from .linear import FastMaskedLinear
+from .linear import FastMaskedLinear, Layer
 from .network import close
 
 # A mask that has changed so often is one of those that are drawn anew for every batch: plans do not pay.
@@ -23,10 +23,9 @@ class PlainMaskedLinear(FastMaskedLinear):
     def mismatch(self) -> str | None:
         return _differs(self) or super().mismatch()
 
-    def _derive(self) -> Any:
-        self._fastgen.snapshot = self.mask.detach().clone()
-        self._fastgen.changes = getattr(self._fastgen, "changes", -1) + 1
-        return super()._derive()
+    def _derive(self) -> Layer | Literal[False]:
+        layer = super()._derive()
+        return layer and layer._replace(mask=self.mask.detach().clone())
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if args or kwargs or torch.compiler.is_compiling() or not self._is_known():
@@ -35,11 +34,11 @@ class PlainMaskedLinear(FastMaskedLinear):
 
     def _is_known(self) -> bool:
         """Whether the mask is that of the plan. Numbers are compared: `mask.data.copy_`, as some write, counts no version."""
-        mask = self.mask
-        if self.derived() is None or mask.is_cuda:  # which would wait for the device
+        layer = self.derived()
+        if not layer or self.mask.is_cuda:  # which would wait for the device
             return False
-        if not torch.equal(mask, self._fastgen.snapshot):
-            if self._fastgen.changes >= MOST_CHANGES:
+        if not torch.equal(self.mask, layer.mask):
+            if self._fastgen.derivations > MOST_CHANGES:
                 return False
             self._rederive()
         return True
@@ -54,7 +53,8 @@ def plain_class(module: nn.Module) -> type[Accelerated] | None:
     if not isinstance(module, nn.Linear) or isinstance(module, Accelerated) or cls.__module__.partition(".")[0] == "fastgen":
         return None
     mask = getattr(module, "mask", None)
-    return _fast_class(cls) if isinstance(mask, Tensor) and mask.shape == module.weight.shape else None
+    fits = isinstance(mask, Tensor) and mask.shape == module.weight.shape
+    return _fast_class(cls) if fits else None  # type: ignore[arg-type]
 
 
 @cache
@@ -63,7 +63,7 @@ def _fast_class(cls: type[nn.Module]) -> type[PlainMaskedLinear]:
 
 
 def _new(cls: type[nn.Module]) -> nn.Module:
-    fast: Any = _fast_class(cls)
+    fast: Any = _fast_class(cls)  # type: ignore[arg-type]
     return fast.__new__(fast)
 
 
