@@ -1,0 +1,168 @@
+"""A whole masked network of another library as one call, and the affine transform of its outputs, in both directions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..ops import (
+    MaskedNetwork,
+    NetworkPlan,
+    ScaleMap,
+    affine_autoregressive,
+    autoregressive_inverse,
+    make_network_plan,
+    masked_mlp,
+)
+from .masks import ReadNetwork
+from .sorted import Order, sort_network
+
+# How the two outputs of a feature lie side by side.
+Layout = Literal["shift_scale", "scale_shift"]
+
+
+# Both count rows times weights, and were measured on one core (bench/NOTES.md). From the first on, hidden units in no order are
+# sorted, at the price of a copy of the weights, instead of gathered by the kernels; below the second a call that keeps what
+# gradients need costs more on CPU than the library's own, whose code then runs.
+SORTED_FROM = 5e7
+GRADIENTS_FROM = 2e7
+
+
+class Ordered(NamedTuple):
+    """A network with its hidden units in the order of their degrees, its plan, and that order."""
+
+    network: MaskedNetwork
+    plan: NetworkPlan
+    order: Order
+
+
+class Planned(NamedTuple):
+    """A network that was read back: its plan, its layers and which of these have to be multiplied by their masks."""
+
+    network: MaskedNetwork
+    plan: NetworkPlan
+    layers: Sequence[Any]
+    loose: tuple[bool, ...]
+    ordered: Ordered | None
+    weights: int
+
+    @staticmethod
+    def of(read: ReadNetwork, layers: Sequence[nn.Module], device: torch.device) -> Planned:
+        """A plan for the device; `layers` are the library's, in order, with `weight`, `bias` and, where loose, `mask`."""
+        network, found = read.network, sort_network(read.network, device)
+        ordered = None if found is None else Ordered(found[0], make_network_plan(found[0], device), found[1])
+        weights = sum(len(layer.in_degrees) * len(layer.out_degrees) for layer in network.layers)
+        return Planned(network, make_network_plan(network, device), layers, read.loose, ordered, weights)
+
+    def pays(self, x: Tensor) -> bool:
+        """Whether a pass over these rows is worth a call of fastgen's."""
+        return pays(x, self.weights, parameter(self.layers[0], "weight"))
+
+    def call(self, context_terms: Tensor | None = None) -> Call:
+        """What one call takes: the parameters as they are now; `context_terms` (..., H) in the order of the library's units."""
+        params: list[Tensor | None] = []
+        for layer, loose in zip(self.layers, self.loose, strict=True):
+            weight = parameter(layer, "weight")
+            params += [weight * layer.mask if loose else weight, parameter(layer, "bias")]
+        return Call(self, params, context_terms)
+
+
+def pays(x: Tensor, weights: int, weight: Tensor) -> bool:
+    """Whether rows x of a network or layer of so many weights, one of which is `weight`, are worth a call of fastgen's."""
+    if x.is_cuda or not torch.is_grad_enabled() or not (weight.requires_grad or x.requires_grad):
+        return True
+    return x.shape[:-1].numel() * weights >= GRADIENTS_FROM
+
+
+def parameter(layer: nn.Module, name: str) -> Any:
+    """`getattr(layer, name)`, sooner."""
+    found = layer._parameters.get(name)
+    return getattr(layer, name) if found is None else found
+
+
+class Call(NamedTuple):
+    """A network with the parameters and the context of one call."""
+
+    planned: Planned
+    params: list[Tensor | None]
+    context_terms: Tensor | None
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """(..., D, P), in the order of the last layer's rows."""
+        network, plan, params, terms = self._ordered(x)
+        return masked_mlp(x, network, params, context_terms=terms, plan=plan)
+
+    def affine(self, x: Tensor, scale_map: ScaleMap, layout: Layout) -> tuple[Tensor, Tensor]:
+        """y = s x + t and sum log s: one pass of the network."""
+        first, second = self.outputs(x).unbind(-1)
+        shift, raw = (second, first) if layout == "scale_shift" else (first, second)
+        y, log_det = affine_autoregressive(x, shift, raw, inverse=True, scale_map=scale_map)
+        return y, log_det.to(x.dtype)
+
+    def affine_inverse(self, y: Tensor, scale_map: ScaleMap, layout: Layout) -> tuple[Tensor, Tensor]:
+        """The x with y = s x + t, and -sum log s: at the price of one pass."""
+        network, plan, params, terms = self._ordered(y)
+        if layout == "scale_shift":
+            params = list(params)
+            params[-2:] = [None if p is None else p.unflatten(0, (-1, 2)).flip(1).flatten(0, 1) for p in params[-2:]]
+        x, log_det = autoregressive_inverse(
+            y, network, params, form="divide", scale_map=scale_map, context_terms=terms, plan=plan
+        )
+        return x, log_det.to(y.dtype)
+
+    def _ordered(self, x: Tensor) -> tuple[MaskedNetwork, NetworkPlan, list[Tensor | None], Tensor | None]:
+        """What runs for these rows: the network as it is, or with its hidden units sorted."""
+        planned, params, terms = self
+        if planned.ordered is None or x.shape[:-1].numel() * planned.weights < SORTED_FROM:
+            return planned.network, planned.plan, params, terms
+        network, plan, order = planned.ordered
+        return network, plan, order.of(params), None if terms is None else order.of_units(terms)
+
+
+def interleaved(t: Tensor, features: int) -> Tensor:
+    """Rows of a last layer that come in blocks, D of each kind, as rows that lie side by side for each feature."""
+    return t.unflatten(0, (-1, features)).transpose(0, 1).flatten(0, 1)
+
+
+# Maps from a raw scale to its logarithm that libraries use, for `affine_scale_map` to try.
+SCALE_MAPS = (
+    ScaleMap("softplus", eps=1e-3),
+    ScaleMap("sigmoid", eps=1e-3),
+    ScaleMap("sigmoid"),
+    ScaleMap("softplus"),
+    ScaleMap("soft_clip", c=math.log(1000)),
+    ScaleMap("clamp_straight", lo=-5.0, hi=3.0),
+    ScaleMap(),
+)
+
+
+def affine_scale_map(
+    forward: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+    inverse: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+    features: int,
+) -> ScaleMap | None:
+    """The scale map with which a library's own y = s x + t and its inverse agree; None where none does.
+
+    Both are called with x (or y), shift and raw scale, float64 (rows, features), and answer with the result and log|det|.
+    """
+    raw = torch.linspace(-9, 9, 19, dtype=torch.float64)[:, None].expand(-1, features).contiguous()
+    shift, x = (3 * raw).cos(), (5 * raw).sin() + 0.1
+    for scale_map in SCALE_MAPS:
+        there = affine_autoregressive(x, shift, raw, inverse=True, scale_map=scale_map)
+        back = affine_autoregressive(x, shift, raw, scale_map=scale_map)
+        if close(forward(x, shift, raw), there) and close(inverse(x, shift, raw), back):
+            return scale_map
+    return None
+
+
+def close(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    """Whether results agree to rounding, of one call in two ways."""
+    tolerance = 1e-9 if expected[0].dtype == torch.float64 else 1e-4
+    return all(
+        a.shape == b.shape and a.dtype == b.dtype and torch.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
+        for a, b in zip(found, expected, strict=True)
+    )
