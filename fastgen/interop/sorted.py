@@ -57,7 +57,7 @@ def sort_network(network: MaskedNetwork, device: torch.device) -> tuple[MaskedNe
         for i, layer in enumerate(network.layers)
     )
     order = Order(_taken(orders, device), _taken([o.argsort() for o in orders], device))
-    return MaskedNetwork(layers, outputs=network.outputs), order
+    return MaskedNetwork(layers, direct=network.direct, outputs=network.outputs), order
 
 
 def _taken(orders: Sequence[Tensor], device: torch.device) -> tuple[Taken, ...]:
