@@ -5,13 +5,13 @@ Pyro calls the map from noise to data forward: the density of data takes the inv
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Iterator
 from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
 from pyro.distributions import transforms
+from pyro.distributions.conditional import ConditionalTransform
 from pyro.nn import auto_reg_nn
 from torch import Tensor, nn
 
@@ -167,7 +167,7 @@ class AffineAutoregressive(Accelerated, transforms.AffineAutoregressive):
         return call.affine_inverse(y, scale_map, "shift_scale")
 
 
-class _Conditional(ABC):
+class _Conditional(ConditionalTransform):
     """First among its bases, gives a class the layout of the library's, without which no `__class__` can be set."""
 
 
