@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from types import SimpleNamespace
@@ -15,6 +16,9 @@ from ..ops import ScaleMap, affine_autoregressive
 from .accelerated import Accelerated
 from .conditions import changed, ordinary
 from .network import affine_scale_map
+
+# From as many elements on, without and with gradients, one operation costs less on CPU than those of the library.
+ELEMENTS_FROM, GRADIENTS_FROM = 2**16, math.inf
 
 
 class FastCoupling(Accelerated):
@@ -113,9 +117,14 @@ def _halves(a: Tensor, first: int) -> Sequence[Tensor]:
     return a.split((first, a.shape[1] - first), 1)
 
 
+def _pays(x: Tensor) -> bool:
+    return x.is_cuda or x.numel() >= (GRADIENTS_FROM if torch.is_grad_enabled() else ELEMENTS_FROM)
+
+
 def _affine(x: Tensor, shift: Tensor, log_scale: Tensor, rank: int, rev: bool) -> tuple[Tensor, Tensor]:
     """e^s x + t and the sum of s over `rank` dimensions after the first, or the inverse and minus that."""
-    if x.dim() == rank + 1 and x.shape == shift.shape == log_scale.shape and ordinary(x, shift, log_scale):
+    same = x.dim() == rank + 1 and x.shape == shift.shape == log_scale.shape
+    if same and ordinary(x, shift, log_scale) and _pays(x):
         y, log_det = affine_autoregressive(*(t.flatten(1) for t in (x, shift, log_scale)), inverse=not rev)
         return y.view(x.shape), log_det
     # The library's own lines: its code would call the networks again.

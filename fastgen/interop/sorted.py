@@ -41,7 +41,7 @@ class Order(NamedTuple):
     def of_units(self, terms: Tensor) -> Tensor:
         """What is (..., H) with the units of the first layer in the order of the library, in this one."""
         there, back = (Taken(0, None, taken[0].rows) for taken in self)
-        rows = terms.flatten(0, -2)
+        rows = terms.reshape(-1, terms.shape[-1])
         return _reorder((there,), (back,), rows)[0].view(terms.shape)
 
 
