@@ -25,7 +25,7 @@ from .masks import read_network
 from .network import Call, Planned, affine_scale_map, close, interleaved, parameter
 
 
-class MaskedLinear(FastMaskedLinear, auto_reg_nn.MaskedLinear):
+class MaskedLinear(FastMaskedLinear, auto_reg_nn.MaskedLinear):  # type: ignore[misc]
     covers = auto_reg_nn.MaskedLinear
 
 
@@ -121,7 +121,7 @@ class ConditionalAutoRegressiveNN(FastNetwork, auto_reg_nn.ConditionalAutoRegres
 class AutoRegressiveNN(FastNetwork, auto_reg_nn.AutoRegressiveNN):
     covers = auto_reg_nn.AutoRegressiveNN
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, x: Tensor) -> Any:  # type: ignore[override]
         found = self._run(x, None)
         return super().forward(x) if found is None else found
 

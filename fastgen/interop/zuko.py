@@ -6,7 +6,7 @@ A module of zuko builds a transform for every context, which calls the module's 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -130,7 +130,7 @@ class _Fused(Transform):
     """Before a transform of the library for one context: what its module computes in one go, where that allows it."""
 
     def __init__(self, module: Any, context: Tensor | None, option: Any) -> None:
-        super().__init__(partial(module.meta, context), option)  # type: ignore[call-arg]
+        super().__init__(partial(module.meta, context), option)  # type: ignore[call-arg, arg-type]
         self._affine = partial(module.affine, context=context)
 
     def _call(self, x: Tensor) -> Tensor:
@@ -315,20 +315,26 @@ def _scale_map(module: Any) -> ScaleMap | None:
     """That of the univariate transforms of a module; None where they are none of fastgen's affine ones."""
     if [tuple(shape) for shape in module.shapes] != [(), ()]:
         return None
-
-    def run(invert: bool) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-        def call(x: Tensor, shift: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-            transform = module.univariate(shift, raw)
-            if invert:
-                transform = transform.inv
-            return transform(x), transform.log_abs_det_jacobian(x, transform(x)).sum(-1)
-
-        return call
-
     try:
-        return affine_scale_map(run(False), run(True), 2)
+        return _scale_map_of(module.univariate)
     except Exception:  # a transform of other parameters: whatever it raises, it is not known
         return None
+
+
+@lru_cache(maxsize=8)
+def _scale_map_of(univariate: Callable[[Tensor, Tensor], Transform]) -> ScaleMap | None:
+    def forward(x: Tensor, shift: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        return _with_log_det(univariate(shift, raw), x)
+
+    def inverse(y: Tensor, shift: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        return _with_log_det(univariate(shift, raw).inv, y)
+
+    return affine_scale_map(forward, inverse, 2)
+
+
+def _with_log_det(transform: Transform, x: Tensor) -> tuple[Tensor, Tensor]:
+    y = transform(x)
+    return y, transform.log_abs_det_jacobian(x, y).sum(-1)
 
 
 @torch.no_grad()
