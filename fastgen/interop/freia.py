@@ -29,7 +29,8 @@ class FastCoupling(Accelerated):
 
     @classmethod
     def obstacle(cls, module: Any) -> str | None:
-        return changed(module) or (None if _is_known(cls) else "a scale that fastgen does not know")
+        known = _is_known(cls)  # type: ignore[arg-type]
+        return changed(module) or (None if known else "a scale that fastgen does not know")
 
     @classmethod
     def ask(cls, block: Any, x: Tensor, shift: Tensor, raw: Tensor, rev: bool) -> tuple[Tensor, Tensor]:

@@ -85,7 +85,7 @@ class FastNetwork(Accelerated):
     def call(self, x: Tensor, context: Tensor | None, *, inverse: bool = False) -> Call | None:
         """What one fused call takes; None where the library's own code has to run, or is faster."""
         state, module = self.derived(), self
-        if state is None or hooked(state.inner) or not (state.in_order if inverse else state.planned.pays(x)):
+        if state is None or not (state.in_order if inverse else state.planned.pays(x)) or hooked(state.inner):
             return None
         weight = parameter(state.planned.layers[0], "weight")
         if x.dim() == 0 or x.shape[-1] != state.split.features or not ordinary(weight, x, context):

@@ -110,7 +110,7 @@ class MaskedMLP(Accelerated, networks.MaskedMLP):
     def call(self, x: Tensor, context: Tensor | None, *, inverse: bool = False) -> Call | None:
         """What one fused call takes; None where the library's own code has to run, or is faster."""
         state = self.derived()
-        if state is None or hooked(state.inner) or not (inverse or state.planned.pays(x)):
+        if state is None or not (inverse or state.planned.pays(x)) or hooked(state.inner):
             return None
         weight = parameter(state.planned.layers[0], "weight")
         if x.dim() == 0 or x.shape[-1] != state.split.features or not ordinary(weight, x, context):
@@ -119,7 +119,8 @@ class MaskedMLP(Accelerated, networks.MaskedMLP):
 
     def forward(self, x: Tensor) -> Tensor:
         state = self.derived()
-        if state is None or x.dim() == 0 or x.shape[-1] != state.split.features + state.split.context:
+        width = 0 if state is None else state.split.features + state.split.context
+        if x.dim() == 0 or x.shape[-1] != width or not state.planned.pays(x):
             return super().forward(x)
         own, context = state.split.columns(x) if state.split.context else (x, None)
         call = self.call(own, context)

@@ -193,6 +193,23 @@ def test_it_copies_pickles_loads_and_restores() -> None:
         assert [type(m) for m in fast.modules()] == [type(m) for m in layer.modules()]
 
 
+def test_the_inverse_compiles_as_one_graph_which_the_library_s_does_not() -> None:
+    layer, y = affine(), torch.randn(B, D)
+    fast = fastgen.accelerate(copy.deepcopy(layer))
+    compiled = torch.compile(lambda y: (fast._inverse(y), fast._cached_log_scale.sum(-1)), backend="eager", fullgraph=True)
+    assert_same(compiled(y), [(x := layer.inv(y)), layer.log_abs_det_jacobian(x, y)])
+
+
+def test_hooks_and_autocast_run_the_library_s_code() -> None:
+    layer, y, seen = affine(), torch.randn(B, D), []
+    fast = fastgen.accelerate(copy.deepcopy(layer))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_same([fast.arn(y)[0]], [layer.arn(y)[0]], 0)
+    fast.arn.layers[0].register_forward_hook(lambda *_: seen.append(1))
+    assert_same([fast.inv(y)], [layer.inv(y)])
+    assert len(seen) == D
+
+
 def test_a_guide_learns_the_same() -> None:
     def losses(accelerated: bool) -> list[float]:
         pyro.clear_param_store()
