@@ -218,7 +218,7 @@ class MaskedAutoregressiveTransform(Accelerated, autoregressive.MaskedAutoregres
         state, network = self.derived(), self.hyper
         if state is None or not isinstance(network, MaskedMLP) or hooked([network]) or (inverse and not state.is_exact):
             return None
-        if context is not None and not _broadcasts(context, x):
+        if not _fits(x, context):
             return None
         call = network.call(x, context, inverse=inverse)
         if call is None:
@@ -256,16 +256,17 @@ class GeneralCouplingTransform(Accelerated, coupling.GeneralCouplingTransform):
         state = self.derived()
         if state is None or x.dim() == 0 or x.shape[-1] != len(self.mask) or not ordinary(x, context):
             return None
-        if context is not None and not _broadcasts(context, x):
+        if not _fits(x, context):
             return None
         rows = x.reshape(-1, x.shape[-1])
-        seen = state.split.passed(rows).unflatten(0, x.shape[:-1])
+        transformed = int(state.split.mask.sum())
+        seen = state.split.passed(rows).reshape(*x.shape[:-1], x.shape[-1] - transformed)
         if context is not None:
             seen = torch.cat((seen, context.expand(*x.shape[:-1], -1)), -1)
         params = self.hyper(seen)
-        if params.shape != (*x.shape[:-1], 2 * int(state.split.mask.sum())) or not ordinary(x, params):
+        if params.shape != (*x.shape[:-1], 2 * transformed) or not ordinary(x, params):
             return None
-        shift, raw = params.view(len(rows), -1, 2).unbind(-1)
+        shift, raw = params.reshape(len(rows), transformed, 2).unbind(-1)
         y, log_det = state.split.affine(rows, shift, raw, state.scale_map, inverse=inverse)
         return y.view(x.shape), log_det.view(x.shape[:-1])
 
@@ -304,8 +305,10 @@ def _depth(wiring: _Wiring, features: int) -> int:
     return depth
 
 
-def _broadcasts(context: Tensor, x: Tensor) -> bool:
-    """Whether a context comes to the batch of x by being expanded."""
+def _fits(x: Tensor, context: Tensor | None) -> bool:
+    """Whether a context comes to the batch of x by being expanded, and there is a batch: without rows the library fails."""
+    if x.numel() == 0 or context is None:
+        return x.numel() > 0
     if context.dim() == 0 or context.dim() > x.dim():
         return False
     pairs = zip(reversed(context.shape[:-1]), reversed(x.shape[:-1]), strict=False)

@@ -85,6 +85,18 @@ def test_conditional_transforms_agree_in_both_directions(dtype: torch.dtype) -> 
     assert fastgen.accelerate_report(fast.condition(torch.zeros(C))).replaced
 
 
+def test_batches_of_any_shape_agree() -> None:
+    torch.manual_seed(0)
+    layer = transforms.conditional_affine_autoregressive(D, C, [12])
+    fast, c = fastgen.accelerate(copy.deepcopy(layer)), torch.randn(C)
+    for shape in ((), (0,), (2, 0), (2, 3)):
+        y = torch.randn(*shape, D)
+        expected, found = (
+            [(x := t.inv(y)), t.log_abs_det_jacobian(x, y), t(y)] for t in (layer.condition(c), fast.condition(c))
+        )
+        assert_same(found, expected)
+
+
 def test_clipped_scales_and_their_gradients_agree(dtype: torch.dtype) -> None:
     layer = affine()
     layer.log_scale_min_clip, layer.log_scale_max_clip = -0.05, 0.02

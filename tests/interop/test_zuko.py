@@ -127,6 +127,23 @@ def test_couplings_agree(context: int, dtype: torch.dtype) -> None:
     assert_agrees(flow, densities_and_samples(context), ("GeneralCouplingTransform",), dtype)
 
 
+@pytest.mark.parametrize("kind", ["MAF", "RealNVP"])
+def test_batches_of_any_shape_agree(kind: str) -> None:
+    torch.manual_seed(0)
+    flow = getattr(zuko.flows, kind)(D, C, transforms=2, hidden_features=(8,))
+    fast, c = fastgen.accelerate(copy.deepcopy(flow)), torch.randn(C)
+    for shape in ((), (1,), (2, 3)):
+        x = torch.randn(*shape, D)
+        expected, found = (
+            [m(c).log_prob(x), *m(c).transform.call_and_ladj(x), *m(c).transform.inv.call_and_ladj(x)] for m in (flow, fast)
+        )
+        assert_same(found, expected)
+    for m in (flow, fast):
+        with pytest.raises(RuntimeError, match="0 elements"):  # the library's answer to no rows
+            m(c).log_prob(torch.randn(0, D))
+    assert_same([fast(c).transform(x[:0, 0])], [flow(c).transform(x[:0, 0])])
+
+
 def test_splines_keep_their_map_and_get_the_network() -> None:
     torch.manual_seed(0)
     flow = zuko.flows.NSF(D, C, transforms=1, hidden_features=(12,))
