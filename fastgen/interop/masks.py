@@ -43,6 +43,7 @@ def read_network(
     outputs: int,
     residuals: Sequence[int | None] | None = None,
     degrees: Sequence[Tensor] | None = None,
+    direct: Tensor | None = None,
 ) -> ReadNetwork:
     """The network of these masks, each (out, in), of which 0 forbids.
 
@@ -51,16 +52,21 @@ def read_network(
         activations: of every layer, the last the identity.
         residuals: per layer the index of an earlier one whose sum is added to its own; None for none.
         degrees: those of the features and of each layer, where the library keeps them; else they are made of the masks.
+        direct: the mask of connections from the inputs to the outputs, in the order of the last layer's rows.
 
     Raises:
-        ValueError: masks of a network that is not autoregressive.
+        ValueError: masks of a network that is not autoregressive, or direct connections that its degrees do not mask.
     """
     network = None if degrees is None else _of_degrees(masks, activations, residuals, degrees, outputs)
     if network is None:
-        network = network_of_masks(masks, activations=activations, residuals=residuals, outputs=outputs)
+        network = network_of_masks(masks, activations=activations, residuals=residuals, direct=direct, outputs=outputs)
     loose = tuple(
         not torch.equal(_mask(layer), mask.detach().cpu() != 0) for layer, mask in zip(network.layers, masks, strict=True)
     )
+    if direct is not None:
+        ends = MaskedLayer(network.layers[0].in_degrees, network.layers[-1].out_degrees, strict=True)
+        if not torch.equal(_mask(ends), direct.detach().cpu() != 0):
+            raise ValueError("direct: expected all connections that the order of the features allows")
     return ReadNetwork(network, loose)
 
 

@@ -144,14 +144,15 @@ def affine_scale_map(
     forward: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
     inverse: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
     features: int,
+    scale_maps: Sequence[ScaleMap] = SCALE_MAPS,
 ) -> ScaleMap | None:
-    """The scale map with which a library's own y = s x + t and its inverse agree; None where none does.
+    """Of these scale maps the one with which a library's own y = s x + t and its inverse agree; None where none does.
 
     Both are called with x (or y), shift and raw scale, float64 (rows, features), and answer with the result and log|det|.
     """
     raw = torch.linspace(-9, 9, 19, dtype=torch.float64)[:, None].expand(-1, features).contiguous()
     shift, x = (3 * raw).cos(), (5 * raw).sin() + 0.1
-    for scale_map in SCALE_MAPS:
+    for scale_map in scale_maps:
         there = affine_autoregressive(x, shift, raw, inverse=True, scale_map=scale_map)
         back = affine_autoregressive(x, shift, raw, scale_map=scale_map)
         if close(forward(x, shift, raw), there) and close(inverse(x, shift, raw), back):

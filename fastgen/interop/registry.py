@@ -11,7 +11,14 @@ from .accelerated import Accelerated
 from .plain import plain_class
 
 # The packages that models come from, and the file here that knows their classes: that of the longest name counts.
-ADAPTERS = {"nflows": "nflows", "nflows.nn.nde": "nflows_nde", "normflows": "normflows"}
+ADAPTERS = {
+    "nflows": "nflows",
+    "nflows.nn.nde": "nflows_nde",
+    "normflows": "normflows",
+    "zuko": "zuko",
+    "pyro": "pyro",
+    "FrEIA": "freia",
+}
 LIBRARIES = sorted({package.partition(".")[0] for package in ADAPTERS})
 
 

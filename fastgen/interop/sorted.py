@@ -41,7 +41,7 @@ class Order(NamedTuple):
     def of_units(self, terms: Tensor) -> Tensor:
         """What is (..., H) with the units of the first layer in the order of the library, in this one."""
         there, back = (Taken(0, None, taken[0].rows) for taken in self)
-        rows = terms.flatten(0, -2)
+        rows = terms.reshape(-1, terms.shape[-1])
         return _reorder((there,), (back,), rows)[0].view(terms.shape)
 
 
@@ -57,7 +57,7 @@ def sort_network(network: MaskedNetwork, device: torch.device) -> tuple[MaskedNe
         for i, layer in enumerate(network.layers)
     )
     order = Order(_taken(orders, device), _taken([o.argsort() for o in orders], device))
-    return MaskedNetwork(layers, outputs=network.outputs), order
+    return MaskedNetwork(layers, direct=network.direct, outputs=network.outputs), order
 
 
 def _taken(orders: Sequence[Tensor], device: torch.device) -> tuple[Taken, ...]:

@@ -33,6 +33,8 @@ def _roots(model: Any, name: str) -> Iterator[tuple[str, nn.Module]]:
         yield from _roots(list(model.transforms), f"{name}.transforms" if name else "transforms")
     elif isinstance(model, distributions.ComposeTransform):
         yield from _roots(list(model.parts), f"{name}.parts" if name else "parts")
+    elif isinstance(model, distributions.transforms._InverseTransform):
+        yield from _roots(model.inv, f"{name}.inv" if name else "inv")
     elif not isinstance(model, (distributions.Distribution, distributions.Transform)):
         raise TypeError(
             f"model: expected a torch.nn.Module, a list of them, or a distribution or transform of torch.distributions, "
