@@ -224,14 +224,15 @@ def _backward_in_parts(
     hidden, y = saved[: -2 * x.numel() or None], saved[len(saved) - 2 * x.numel() :]
     shift, log_scale = _columns(y, x)
     wanted = (needs[0], True, True)
-    if log_prob:
-        grad_total = x.new_zeros(len(x), dtype=accumulator(x.dtype)) if grad_total is None else grad_total
+    density = grad_total
+    if density is None:
+        density = x.new_zeros(len(x), dtype=accumulator(x.dtype))
     if log_prob and not divide:
-        gu, gt, ga = gaussian_log_prob.backward(grad_total, x, shift, log_scale, *scale_map, wanted)
+        gu, gt, ga = gaussian_log_prob.backward(density, x, shift, log_scale, *scale_map, wanted)
     else:
         if log_prob:
             z, _ = affine_autoregressive.forward(x, shift, log_scale, None, divide, *scale_map)
-            grad_z, *_ = gaussian_log_prob.backward(grad_total, z, None, None, *_NO_MAP, (True, False, False))
+            grad_z, *_ = gaussian_log_prob.backward(density, z, None, None, *_NO_MAP, (True, False, False))
         gu, gt, ga = affine_autoregressive.backward(grad_z, grad_total, x, shift, log_scale, divide, *scale_map, wanted)
     assert gt is not None and ga is not None
     grad = torch.stack((gt, ga), -1).flatten(1)
