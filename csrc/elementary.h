@@ -76,12 +76,12 @@ FASTGEN_HD_INLINE T clamp(T x, T lo, T hi) {
   return x > hi ? hi : x;
 }
 
-// 2^n for an integer n in the range of normal exponents.
+// 2^(n + more) for an integer n, n + more in the range of normal exponents; one below it gives 0.
 template <class T>
-FASTGEN_HD_INLINE T power_of_two(T n) {
+FASTGEN_HD_INLINE T power_of_two(T n, int more = 0) {
   using L = Limits<T>;
-  using Bits = typename L::Bits;
-  return bit_cast<T>(Bits((bit_cast<Bits>(n + L::round) << L::mantissa) + (L::bias << L::mantissa)));
+  // What n holds above its low bits is shifted out.
+  return bit_cast<T>(typename L::Bits(bit_cast<typename L::Bits>(n + (L::round + T(int(L::bias) + more))) << L::mantissa));
 }
 
 // x = n ln 2 + r with |r| <= ln 2 / 2.
@@ -131,7 +131,7 @@ FASTGEN_HD_INLINE T expm1(T x) {
   using L = Limits<T>;
   const Reduced<T> v = reduce(clamp(x, L::expm1_min, L::exp_max));
   const T p = v.r * v.r * exp_tail(v.r) + v.r;
-  const T half = power_of_two(v.n - T(1));
+  const T half = power_of_two(v.n, -1);
   return (p * half + (half - T(0.5))) * T(2);
 #endif
 }
@@ -141,7 +141,7 @@ template <class T>
 FASTGEN_HD_INLINE T exp_minus_1_minus(T x) {
   using L = Limits<T>;
   const Reduced<T> v = reduce(clamp(x, L::expm1_min, L::exp_max));
-  const T tail = v.r * v.r * exp_tail(v.r), half = power_of_two(v.n - T(1));
+  const T tail = v.r * v.r * exp_tail(v.r), half = power_of_two(v.n, -1);
   const T expm1 = ((tail + v.r) * half + (half - T(0.5))) * T(2);
   return v.n == T(0) ? tail : expm1 - x;
 }

@@ -1,50 +1,15 @@
 #include "cpu/gaussian_rsample_kl.h"
 
+#include "cpu/noise.h"
 #include "cpu/row_blocks.h"
-#include "cpu/word_lanes.h"
+#include "cpu/sample_sums.h"
 #include "elementary.h"
-#include "philox.h"
 
 namespace fastgen::cpu::FASTGEN_VARIANT {
 namespace {
 
-constexpr int kQuads = 16;
-
-// The normals of kQuads groups of four elements of z.
-template <class T>
-__attribute__((noinline)) void draw(uint64_t first, const PhiloxKey& key, T* __restrict normals) {
-  alignas(64) uint32_t a[kQuads], b[kQuads], c[kQuads], d[kQuads];
-  for (int q = 0; q < kQuads; q += kWordLanes) {
-    const PhiloxWords<Words> words = philox_from(first + static_cast<uint64_t>(q), key);
-    store_words(a + q, words.a);
-    store_words(b + q, words.b);
-    store_words(c + q, words.c);
-    store_words(d + q, words.d);
-  }
-  for (int q = 0; q < kQuads; ++q) {
-    const T length = normal_length<T>(a[q]), length2 = normal_length<T>(c[q]);
-    const Direction<T> at = direction<T>(b[q]), at2 = direction<T>(d[q]);
-    normals[4 * q] = length * at.cos;
-    normals[4 * q + 1] = length * at.sin;
-    normals[4 * q + 2] = length2 * at2.cos;
-    normals[4 * q + 3] = length2 * at2.sin;
-  }
-}
-
-// Calls use(begin, n, normals) for pieces of `count` elements of z, element `first` the block's first. Pieces are so short that
-// the processor fetches what the next one reads while it computes the normals of this.
-template <class T, class Use>
-void with_noise(int64_t first, int count, const PhiloxKey& key, const Use& use) {
-  alignas(64) T normals[4 * kQuads];
-  for (int done = -static_cast<int>(first & 3); done < count; done += 4 * kQuads) {
-    draw(static_cast<uint64_t>(first + done) / 4, key, normals);
-    const int begin = done < 0 ? 0 : done, end = done + 4 * kQuads < count ? done + 4 * kQuads : count;
-    if (end - begin == 4 * kQuads)  // a number of elements that the compiler knows
-      use(begin, 4 * kQuads, normals);
-    else
-      use(begin, end - begin, normals + (begin - done));
-  }
-}
+// Whether a prior that was not given is written out, as zeros and ones.
+enum class StandardPrior { implied, written_out };
 
 // A block of the two Gaussians.
 template <class T>
@@ -53,23 +18,55 @@ struct Gaussians {
   const bool with_prior;
   alignas(64) T precision[kBlock];  // of the prior
 
-  Gaussians(const GaussianSamples<T>& from, const Block& b)
+  Gaussians(const GaussianSamples<T>& from, const Block& b, StandardPrior standard = StandardPrior::implied)
       : mean(from.mean, b),
         log_var(from.log_var, b),
-        prior_mean(from.prior_mean, b),
-        prior_log_var(from.prior_log_var, b),
+        prior_mean(from.prior_mean, of_prior(from, b, standard)),
+        prior_log_var(from.prior_log_var, of_prior(from, b, standard)),
         with_prior(from.prior_log_var.data) {
     if (with_prior)
       invert(b.size(), prior_log_var);
-    else
+    else if (standard == StandardPrior::written_out)
       fill(precision, b.size(), T(1));
   }
 
  private:
+  static Block of_prior(const GaussianSamples<T>& from, const Block& b, StandardPrior standard) {
+    return from.prior_log_var.data || standard == StandardPrior::written_out ? b : Block{};
+  }
+
   void invert(int n, const T* __restrict log_variance) {
     for (int i = 0; i < n; ++i) precision[i] = math::exp(-log_variance[i]);
   }
 };
+
+// x / 2, cut to where e^(x / 2) is a normal number, 0 or infinite. In loops of their own: both comparisons in one, or beside
+// the polynomials, become branches whose outcomes are all computed.
+template <class T>
+void halve(int n, const T* __restrict x, T* __restrict half) {
+  using L = math::Limits<T>;
+  constexpr T least = L::ln2_hi * -T(L::bias - 1);
+  for (int i = 0; i < n; ++i) {
+    const T h = T(0.5) * x[i];
+    half[i] = h < least ? least : h;
+  }
+  for (int i = 0; i < n; ++i) half[i] = half[i] > L::exp_max ? L::exp_max : half[i];
+}
+
+// e^(x / 2), 0 for a denormal, e^x - 1 and e^x - 1 - x, of one polynomial.
+template <class T>
+struct Variance {
+  T scale, slope, excess;
+};
+template <class T>
+FASTGEN_INLINE Variance<T> variance(T half, T x) {
+  const math::Reduced<T> v = math::reduce(half);
+  // With q = e^r - 1, e^2r - 1 = q (q + 2), which is q^2 + 2 (q - r) more than 2 r.
+  const T tail = v.r * v.r * math::exp_tail(v.r), q = tail + v.r, q2 = q * (q + T(2)), power = math::power_of_two(v.n, -1);
+  const bool small = v.n == T(0);
+  const T slope = small ? q2 : (T(4) * q2 + T(4)) * power * power - T(1);
+  return {(T(2) * q + T(2)) * power, slope, small ? q * q + T(2) * tail : slope - x};
+}
 
 template <class T>
 void read_scale(int n, const T* __restrict log_var, T* __restrict scale) {
@@ -92,17 +89,22 @@ void divergence(int n, const T* __restrict mean, const T* __restrict log_var, co
 
 // From the standard normal.
 template <class T>
-void divergence(int n, const T* __restrict mean, const T* __restrict log_var, T* __restrict kl) {
-  for (int i = 0; i < n; ++i) kl[i] = T(0.5) * (math::exp_minus_1_minus(log_var[i]) + mean[i] * mean[i]);
+void divergence(int n, const T* __restrict mean, const T* __restrict log_var, T* __restrict kl, T* __restrict scale) {
+  halve(n, log_var, scale);
+  for (int i = 0; i < n; ++i) {
+    const Variance<T> v = variance(scale[i], log_var[i]);
+    scale[i] = v.scale;
+    kl[i] = T(0.5) * (v.excess + mean[i] * mean[i]);
+  }
 }
 
+// And the scale.
 template <class T>
-void divergence(const Gaussians<T>& g, int begin, int n, T* kl) {
-  if (g.with_prior)
-    divergence<T>(n, g.mean + begin, g.log_var + begin, g.prior_mean + begin, g.prior_log_var + begin, g.precision + begin,
-                  kl + begin);
-  else
-    divergence<T>(n, g.mean + begin, g.log_var + begin, kl + begin);
+void divergence(const Gaussians<T>& g, int begin, int n, T* kl, T* scale) {
+  if (!g.with_prior) return divergence<T>(n, g.mean + begin, g.log_var + begin, kl + begin, scale + begin);
+  divergence<T>(n, g.mean + begin, g.log_var + begin, g.prior_mean + begin, g.prior_log_var + begin, g.precision + begin,
+                kl + begin);
+  read_scale<T>(n, g.log_var + begin, scale + begin);
 }
 
 template <class T>
@@ -116,57 +118,6 @@ void silence(T least, int n, const T* __restrict kl, T* __restrict grad) {
   for (int i = 0; i < n; ++i) grad[i] = kl[i] < least ? T(0) : grad[i];
 }
 
-// The gradients of one block, summed over samples: a few in T, runs of them in double.
-template <class T>
-class Sums {
- public:
-  explicit Sums(int n) : n_(n) { clear(); }
-  Sums(const Sums&) = delete;
-  Sums& operator=(const Sums&) = delete;
-
-  struct Four {
-    T *mean, *log_var, *prior_mean, *prior_log_var;
-  };
-  Four from(int begin) { return {part_[0] + begin, part_[1] + begin, part_[2] + begin, part_[3] + begin}; }
-
-  // To be called before a sample's gradients are added.
-  void before(int64_t sample) {
-    if (sample == 0 || sample % kRun != 0) return;
-    for (int g = 0; g < 4; ++g) {
-      if (sample == kRun) fill(total_[g], n_, 0.0);
-      for (int i = 0; i < n_; ++i) total_[g][i] += double(part_[g][i]);
-    }
-    clear();
-  }
-
-  void write(int begin, int n, int64_t samples, const PosteriorGradients<T>& to, int64_t offset) {
-    T* const gradients[] = {to.mean, to.log_var, to.prior_mean, to.prior_log_var};
-    for (int g = 0; g < 4; ++g) {
-      if (!gradients[g]) continue;
-      T* const grad = gradients[g] + offset + begin;
-      if (samples > kRun)
-        add(n, total_[g] + begin, part_[g] + begin, grad);
-      else
-        copy(part_[g] + begin, 1, n, grad);
-    }
-  }
-
- private:
-  static constexpr int kRun = 16;
-
-  void clear() {
-    for (int g = 0; g < 4; ++g) fill(part_[g], n_, T(0));
-  }
-
-  static void add(int n, const double* __restrict total, const T* __restrict part, T* __restrict to) {
-    for (int i = 0; i < n; ++i) to[i] = static_cast<T>(total[i] + double(part[i]));
-  }
-
-  int n_;
-  alignas(64) T part_[4][kBlock];
-  double total_[4][kBlock];
-};
-
 template <class T>
 void add_through_z(int n, const T* __restrict grad_z, const T* __restrict scale, const T* __restrict noise,
                    T* __restrict grad_mean, T* __restrict grad_log_var) {
@@ -176,37 +127,34 @@ void add_through_z(int n, const T* __restrict grad_z, const T* __restrict scale,
   }
 }
 
-template <class T>
-void add_through_kl(int n, const T* __restrict grad, const T* __restrict mean, const T* __restrict log_var,
-                    T* __restrict grad_mean, T* __restrict grad_log_var) {
+// From the standard normal: also through z of one sample, and the scale.
+template <bool with_z, class T>
+FASTGEN_INLINE void set_through_kl(int n, const T* __restrict grad, const T* __restrict mean, const T* __restrict log_var,
+                                   const T* __restrict grad_z, const T* __restrict noise, T* __restrict scale, T* __restrict grad_mean,
+                                   T* __restrict grad_log_var) {
+  halve<T>(n, log_var, scale);
   for (int i = 0; i < n; ++i) {
-    grad_mean[i] += grad[i] * mean[i];
-    grad_log_var[i] += T(0.5) * grad[i] * math::expm1(log_var[i]);
+    const Variance<T> v = variance(scale[i], log_var[i]);
+    scale[i] = v.scale;
+    const T through_mean = grad[i] * mean[i], through_log_var = grad[i] * v.slope;
+    grad_mean[i] = with_z ? through_mean + grad_z[i] : through_mean;
+    grad_log_var[i] = T(0.5) * (with_z ? through_log_var + grad_z[i] * v.scale * noise[i] : through_log_var);
   }
 }
 
 template <class T>
-void add_through_kl(int n, const T* __restrict grad, const T* __restrict mean, const T* __restrict log_var,
+void set_through_kl(int n, const T* __restrict grad, const T* __restrict mean, const T* __restrict log_var,
                     const T* __restrict prior_mean, const T* __restrict prior_log_var, const T* __restrict precision,
                     T* __restrict grad_mean, T* __restrict grad_log_var, T* __restrict grad_prior_mean,
                     T* __restrict grad_prior_log_var) {
   for (int i = 0; i < n; ++i) {
     const T difference = mean[i] - prior_mean[i], slope = math::expm1(log_var[i] - prior_log_var[i]);
     const T pull = grad[i] * difference * precision[i];
-    grad_mean[i] += pull;
-    grad_log_var[i] += T(0.5) * grad[i] * slope;
-    grad_prior_mean[i] -= pull;
-    grad_prior_log_var[i] -= T(0.5) * (grad[i] * slope + pull * difference);
+    grad_mean[i] = pull;
+    grad_log_var[i] = T(0.5) * grad[i] * slope;
+    grad_prior_mean[i] = -pull;
+    grad_prior_log_var[i] = T(-0.5) * (grad[i] * slope + pull * difference);
   }
-}
-
-template <class T>
-void add_through_kl(const T* grad, const Gaussians<T>& g, int begin, int n, const typename Sums<T>::Four& to) {
-  if (g.with_prior)
-    add_through_kl<T>(n, grad, g.mean + begin, g.log_var + begin, g.prior_mean + begin, g.prior_log_var + begin,
-                      g.precision + begin, to.mean, to.log_var, to.prior_mean, to.prior_log_var);
-  else
-    add_through_kl<T>(n, grad, g.mean + begin, g.log_var + begin, to.mean, to.log_var);
 }
 
 template <class T>
@@ -260,10 +208,7 @@ void gaussian_rsample_kl_forward(const GaussianRsampleKlForward<T>& a) {
       for (int64_t s = 0; s < from.samples; ++s) {
         const int64_t first = element(from, s, b);
         with_noise<T>(first, b.size(), key, [&](int begin, int n, const T* noise) {
-          if (s == 0) {
-            divergence(g, begin, n, kl);
-            read_scale<T>(n, g.log_var + begin, scale + begin);
-          }
+          if (s == 0) divergence(g, begin, n, kl, scale);
           sample<T>(n, g.mean + begin, scale + begin, noise, a.z + first + begin);
         });
       }
@@ -282,29 +227,42 @@ void gaussian_rsample_kl_backward(const GaussianRsampleKlBackward<T>& a) {
   const auto group = [&](int64_t row, int rows) {
     for_blocks(row, rows, from.features, [&](const Block& b) {
       const Gaussians<T> g(from, b);
-      Sums<T> sums(b.size());
+      Sums<T> sums(b.size(), from.samples, a.grads, element(from, 0, b));
       alignas(64) T scale[kBlock], grad[kBlock], kl[kBlock];
       if (a.grad_kl) repeat(a.grad_kl, a.grad_kl_step, b, T(1), grad);
-      const auto finish = [&](int begin, int n) {
-        if (a.grad_kl && a.free_bits > T(0)) {
-          divergence(g, begin, n, kl);
+      const bool with_z = a.grad_z.first.data, with_kl = a.grad_kl;
+      // Through kl, and through z of the first sample. Without a gradient its zeros must not meet an infinite scale or slope.
+      const auto start = [&](int begin, int n, const T* grad_z, const T* noise) {
+        const auto to = sums.from(begin);
+        if (with_kl && a.free_bits > T(0)) {
+          divergence(g, begin, n, kl, scale);
           silence(a.free_bits, n, kl + begin, grad + begin);
         }
-        if (a.grad_kl) add_through_kl(grad + begin, g, begin, n, sums.from(begin));
-        sums.write(begin, n, from.samples, a.grads, element(from, 0, b));
+        if (with_kl && !g.with_prior && with_z)
+          return set_through_kl<true, T>(n, grad + begin, g.mean + begin, g.log_var + begin, grad_z, noise, scale + begin,
+                                         to.mean, to.log_var);
+        if (with_kl && !g.with_prior)
+          return set_through_kl<false, T>(n, grad + begin, g.mean + begin, g.log_var + begin, nullptr, nullptr, scale + begin,
+                                          to.mean, to.log_var);
+        if (with_kl)
+          set_through_kl<T>(n, grad + begin, g.mean + begin, g.log_var + begin, g.prior_mean + begin, g.prior_log_var + begin,
+                            g.precision + begin, to.mean, to.log_var, to.prior_mean, to.prior_log_var);
+        else
+          sums.clear(begin, n);
+        read_scale<T>(n, g.log_var + begin, scale + begin);
+        if (with_z) add_through_z<T>(n, grad_z, scale + begin, noise, to.mean, to.log_var);
       };
-      // Without a gradient its zeros must not meet an infinite scale or slope.
-      if (!a.grad_z.first.data) return finish(0, b.size());
-      for (int64_t s = 0; s < from.samples; ++s) {
+      if (!with_z) start(0, b.size(), nullptr, nullptr);
+      for (int64_t s = 0; s < from.samples && with_z; ++s) {
         const Flat<T> grad_z(of_sample(a.grad_z, s), b);
         sums.before(s);
         with_noise<T>(element(from, s, b), b.size(), key, [&](int begin, int n, const T* noise) {
+          if (s == 0) return start(begin, n, grad_z + begin, noise);
           const auto to = sums.from(begin);
-          if (s == 0) read_scale<T>(n, g.log_var + begin, scale + begin);
           add_through_z<T>(n, grad_z + begin, scale + begin, noise, to.mean, to.log_var);
-          if (s + 1 == from.samples) finish(begin, n);
         });
       }
+      sums.write();
     });
   };
   for_row_groups(from.rows, from.features, group, from.samples);
@@ -319,7 +277,7 @@ void gaussian_rsample_log_ratio_forward(const GaussianRsampleLogRatioForward<T>&
       double totals[kBlock];
       fill(totals, rows, 0.0);
       for_blocks(row, rows, from.features, [&](const Block& b) {
-        const Gaussians<T> g(from, b);
+        const Gaussians<T> g(from, b, StandardPrior::written_out);
         T* const z = a.z + element(from, s, b);
         alignas(64) T scale[kBlock], ratio[kBlock];
         with_noise<T>(element(from, s, b), b.size(), key, [&](int begin, int n, const T* noise) {
@@ -342,8 +300,9 @@ void gaussian_rsample_log_ratio_backward(const GaussianRsampleLogRatioBackward<T
   const PhiloxKey key(from.seed);
   const auto group = [&](int64_t row, int rows) {
     for_blocks(row, rows, from.features, [&](const Block& b) {
-      const Gaussians<T> g(from, b);
-      Sums<T> sums(b.size());
+      const Gaussians<T> g(from, b, StandardPrior::written_out);
+      Sums<T> sums(b.size(), from.samples, a.grads, element(from, 0, b));
+      sums.clear(0, b.size());
       alignas(64) T scale[kBlock], grad[kBlock];
       for (int64_t s = 0; s < from.samples; ++s) {
         const Flat<T> grad_z(of_sample(a.grad_z, s), b);
@@ -359,9 +318,9 @@ void gaussian_rsample_log_ratio_backward(const GaussianRsampleLogRatioBackward<T
                                      to.prior_log_var);
           else
             add_through_z<T>(n, grad_z + begin, scale + begin, noise, to.mean, to.log_var);
-          if (s + 1 == from.samples) sums.write(begin, n, from.samples, a.grads, element(from, 0, b));
         });
       }
+      sums.write();
     });
   };
   for_row_groups(from.rows, from.features, group, from.samples);
