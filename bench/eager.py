@@ -10,7 +10,9 @@ from typing import TypeVar, cast
 from torch import Tensor, nn
 
 from fastgen import backends
+from fastgen.flows import MaskedAutoregressiveTransform, Transform
 from fastgen.nn import MADE, MaskedLinear
+from fastgen.reference import affine_autoregressive
 
 from .case import Setting
 from .plain import mask_of, masked_chain
@@ -46,12 +48,26 @@ def _plain_layer(layer: MaskedLinear) -> nn.Linear:
     return plain
 
 
+class PlainAutoregressive(Transform):
+    """A masked autoregressive transform from data to noise: a network and, apart from it, the affine map of its outputs."""
+
+    def __init__(self, transform: MaskedAutoregressiveTransform) -> None:
+        super().__init__()
+        self.made, self.scale_map, self.divide = PlainMADE(transform.made), transform.scale_map, transform.form == "divide"
+
+    def forward(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        shift, raw = self.made.evaluate(x, None).unbind(-1)
+        return affine_autoregressive(x, shift, raw, inverse=self.divide, scale_map=self.scale_map, log_det=log_det)
+
+
 def plain_copy(model: nn.Module) -> nn.Module:
     """A copy of a model with networks of PyTorch, its parameters in the same order."""
     copied = copy.deepcopy(model)
     for parent in list(copied.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, MADE):
+            if isinstance(child, MaskedAutoregressiveTransform):
+                setattr(parent, name, PlainAutoregressive(child))
+            elif isinstance(child, MADE):
                 setattr(parent, name, PlainMADE(child))
     return copied
 

@@ -60,6 +60,8 @@ _OURS: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "masked_linear_backward": _masked_backward,
     "masked_mlp": _masked("x"),
     "masked_mlp_backward": _masked_backward,
+    "masked_autoregressive": _masked("x"),
+    "masked_autoregressive_backward": _masked_backward,
     "autoregressive_inverse": _masked("w"),
     # The network once more at the solution, then back.
     "autoregressive_inverse_backward": lambda given: 3 * _masked("w")(given),

@@ -5,52 +5,62 @@ Work: that of the network, see masked_mlp; x is read and z written where the net
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from fastgen import ops
+from fastgen import ops, reference
 from fastgen.flows import MaskedAutoregressiveTransform
 
-from ..case import OURS, Case, Setting, leaves, passes
+from ..case import OURS, Case, Function, Setting, leaves, passes
 from ..plain import mask_of, masked_chain, parameters_of
 from . import masked_mlp
 
-OPERATION = "masked_autoregressive"
-
-Block = Callable[..., tuple[Tensor, Tensor]]
+# Each with what follows the network.
+BLOCKS = {
+    "masked_autoregressive": (ops.masked_autoregressive, ops.affine_autoregressive, reference.affine_autoregressive),
+    "masked_autoregressive_log_prob": (
+        ops.masked_autoregressive_log_prob,
+        ops.gaussian_log_prob,
+        reference.gaussian_log_prob,
+    ),
+}
 
 
 def cases(setting: Setting) -> Iterator[Case]:
     for batch, features, hidden in ((256, 64, 512),) if setting.quick else ((256, 64, 512), (256, 256, 512), (64, 8, 64)):
+        dtype = torch.get_default_dtype()
         transform = MaskedAutoregressiveTransform(features, hidden_features=(hidden, hidden)).to(setting.device)
         network = transform.made.network
-        masks = [mask_of(layer).to(setting.device, torch.float32) for layer in network.layers]
-        candidates: dict[str, Block] = {
-            OURS: partial(_ours, transform),
-            "two operations": partial(_two_operations, transform),
-            "W * M": partial(_plain, transform, masks),
-        }
-        inputs = leaves(torch.randn(batch, features, device=setting.device), *parameters_of(transform.made))
+        masks = [mask_of(layer).to(setting.device, dtype) for layer in network.layers]
         shape = f"{batch} x {features}, hidden {hidden} x 2"
-        work = masked_mlp.work(network, batch)
-        yield from passes(OPERATION, shape, candidates, candidates["W * M"], inputs, work)
+        for name, (block, follows, defined) in BLOCKS.items():
+            candidates: dict[str, Function] = {
+                OURS: partial(_ours, transform, block),
+                "two operations": partial(_two_operations, transform, follows),
+                "W * M": partial(_plain, transform, defined, masks),
+            }
+            inputs = leaves(torch.randn(batch, features, device=setting.device), *parameters_of(transform.made))
+            yield from passes(name, shape, candidates, candidates["W * M"], inputs, masked_mlp.work(network, batch))
 
 
-def _ours(transform: MaskedAutoregressiveTransform, x: Tensor, *params: Tensor) -> tuple[Tensor, Tensor]:
+def _ours(transform: MaskedAutoregressiveTransform, block: Function, x: Tensor, *params: Tensor):  # type: ignore[no-untyped-def]
     network, plan = transform.made.masked(0, x.device)
-    return ops.masked_autoregressive(x, network, params, scale_map=transform.scale_map, plan=plan)
+    return block(x, network, params, scale_map=transform.scale_map, plan=plan)
 
 
-def _two_operations(transform: MaskedAutoregressiveTransform, x: Tensor, *params: Tensor) -> tuple[Tensor, Tensor]:
+def _two_operations(  # type: ignore[no-untyped-def]
+    transform: MaskedAutoregressiveTransform, follows: Function, x: Tensor, *params: Tensor
+):
     network, plan = transform.made.masked(0, x.device)
     shift, raw = ops.masked_mlp(x, network, params, plan=plan).unbind(-1)
-    return ops.affine_autoregressive(x, shift, raw, scale_map=transform.scale_map)
+    return follows(x, shift, raw, scale_map=transform.scale_map)
 
 
-def _plain(transform: MaskedAutoregressiveTransform, masks: list[Tensor], x: Tensor, *params: Tensor) -> tuple[Tensor, Tensor]:
+def _plain(  # type: ignore[no-untyped-def]
+    transform: MaskedAutoregressiveTransform, follows: Function, masks: list[Tensor], x: Tensor, *params: Tensor
+):
     shift, raw = masked_chain(x, transform.made.network, params, masks).unbind(-1)
-    s = transform.scale_map(raw)
-    return (x - shift) * (-s).exp(), -s.sum(-1)
+    return follows(x, shift, raw, scale_map=transform.scale_map)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,6 +33,15 @@ def perturbed(flow: flows.Flow, dtype: torch.dtype = torch.float64) -> flows.Flo
         for parameter in flow.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     return flow.eval()
+
+
+@pytest.fixture(autouse=True)
+def validation() -> Iterator[None]:
+    """As torch has it: importing zuko, in another test of this process, switches it off."""
+    before = torch.distributions.Distribution._validate_args
+    torch.distributions.Distribution.set_default_validate_args(True)
+    yield
+    torch.distributions.Distribution.set_default_validate_args(before)
 
 
 @pytest.fixture(params=MADE_HERE)
