@@ -50,7 +50,7 @@ def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
+        remove_leftovers(path.parent, path.name)
         try:
             with open(temporary, "wb") as file:
                 _lock(file.fileno())
@@ -66,8 +66,9 @@ def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     _sync_folder(path.parent)
 
 
-def _remove_leftovers(path: Path) -> None:
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Removes what writers that were killed left in a folder beside the file of that name; beside any file without a name."""
+    for leftover in folder.glob(f".{'*' if name is None else glob.escape(name)}.*.tmp"):
         with contextlib.suppress(OSError), open(leftover, "rb") as file:
             # Locked for as long as its writer lives.
             if _lock(file.fileno()):

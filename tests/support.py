@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import torch
 from torch import Tensor
@@ -18,14 +19,27 @@ def rms_error(value: Tensor, truth: Tensor) -> float:
     return float(errors.square().mean().sqrt()) if errors.numel() else 0.0
 
 
+Triple = tuple[Tensor, Tensor, Tensor]
+
+
 def assert_as_accurate(result: Tensor, reference: Tensor, truth: Tensor) -> None:
     """The error of `result` against a float64 truth is at most twice that of the reference in the same dtype.
 
     Where PyTorch happens to be exact, two units in the last place are allowed.
     """
-    assert result.dtype == reference.dtype and result.shape == reference.shape == truth.shape
-    bound = max(2 * rms_error(reference, truth), 2 * torch.finfo(result.dtype).eps)
-    assert rms_error(result, truth) <= bound, f"error {rms_error(result, truth):.3g}, allowed {bound:.3g}"
+    assert_draws_as_accurate((result, reference, truth))
+
+
+def assert_draws_as_accurate(*draws: Triple) -> None:
+    """The same rule for the medians over several draws, each a result, that of the reference and the truth.
+
+    What rounding does to one draw of few numbers, or of maps that are all but singular somewhere, is chance.
+    """
+    for result, reference, truth in draws:
+        assert result.dtype == reference.dtype and result.shape == reference.shape == truth.shape
+    found, plain = (statistics.median(rms_error(draw[i], draw[2]) for draw in draws) for i in (0, 1))
+    bound = max(2 * plain, 2 * torch.finfo(draws[0][0].dtype).eps)
+    assert found <= bound, f"error {found:.3g}, allowed {bound:.3g}"
 
 
 def strided_like(t: Tensor) -> list[Tensor]:

@@ -86,6 +86,7 @@ class RunFolder:
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
+            io.remove_leftovers(self.folder)
             yield
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from support import assert_as_accurate
+from support import assert_draws_as_accurate
 from torch import Tensor
 
 from fastgen import backends
@@ -34,8 +34,14 @@ def outputs_and_gradients(
     return [*(o.detach() for o in outputs), *gradients]
 
 
-def assert_matches(operation: Callable, definition: Callable, inputs: Sequence[Tensor]) -> None:
-    """The error rule for every output and every gradient of `operation`, run on Triton kernels."""
+def assert_matches(operation: Callable, definition: Callable, *draws: Sequence[Tensor]) -> None:
+    """The error rule for every output and every gradient of `operation`, run on Triton kernels; draws: inputs of each call."""
+    for of_one in zip(*(_compared(operation, definition, inputs) for inputs in draws), strict=True):
+        assert_draws_as_accurate(*of_one)
+
+
+def _compared(operation: Callable, definition: Callable, inputs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Of every output and every gradient what the operation gives, the definition, and the definition in float64."""
     with torch.no_grad():
         outputs = definition(*inputs)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -50,6 +56,8 @@ def assert_matches(operation: Callable, definition: Callable, inputs: Sequence[T
     with backends.use("triton"):
         found = outputs_and_gradients(operation, inputs, weights)
     batch = inputs[0].shape[0]
-    for f, p, t in zip(found, plain, truth, strict=True):
-        # A parameter's gradient is held to its norm as a whole: the sums in one row of a weight's may all but cancel.
-        assert_as_accurate(*((f, p, t) if len(f) == batch else (f.flatten(), p.flatten(), t.flatten())))
+    # A parameter's gradient is held to its norm as a whole: the sums in one row of a weight's may all but cancel.
+    return [
+        (f, p, t) if len(f) == batch else (f.flatten(), p.flatten(), t.flatten())
+        for f, p, t in zip(found, plain, truth, strict=True)
+    ]
