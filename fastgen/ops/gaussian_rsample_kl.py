@@ -11,7 +11,7 @@ from .. import backends, reference
 from ..reference.accumulate import accumulator
 from ..reference.gaussian_rsample_kl import draw_seed
 from . import _check
-from ._library import apply, differentiable, register, twice_differentiable
+from ._library import apply, differentiable, per_row, register, room_for, twice_differentiable, wanted
 
 _Four = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -42,7 +42,7 @@ def _kl_forward_fake(
     free_bits: float,
     seed: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    return mean.new_empty((samples, *mean.shape)), mean.new_empty(mean.shape[:1], dtype=accumulator(mean.dtype))
+    return mean.new_empty((samples, *mean.shape)), per_row(mean)
 
 
 def _kl_backward(
@@ -60,9 +60,9 @@ def _kl_backward(
     inputs = grad_z, grad_kl, mean, log_var, prior_mean, prior_log_var, samples, free_bits, seed
     if backends.on_triton(mean):
         return backends.kernels("gaussian_rsample_kl").kl_backward(*inputs, needs)
-    room = _room(mean, needs)
-    backends.compiled().gaussian_rsample_kl_backward(*inputs, *(g if n else None for g, n in zip(room, needs, strict=True)))
-    return room
+    room = room_for(needs, mean, mean, mean, mean)
+    backends.compiled().gaussian_rsample_kl_backward(*inputs, *wanted(room, needs))
+    return room  # type: ignore[return-value]
 
 
 def _kl_backward_fake(
@@ -77,7 +77,7 @@ def _kl_backward_fake(
     seed: Tensor,
     needs: Sequence[bool],
 ) -> _Four:
-    return _room(mean, needs)
+    return room_for(needs, mean, mean, mean, mean)  # type: ignore[return-value]
 
 
 def _log_ratio_forward(
@@ -112,10 +112,9 @@ def _log_ratio_backward(
     inputs = grad_z, grad_log_ratio, mean, log_var, prior_mean, prior_log_var, samples, seed
     if backends.on_triton(mean):
         return backends.kernels("gaussian_rsample_kl").log_ratio_backward(*inputs, needs)
-    room = _room(mean, needs)
-    outputs = (g if n else None for g, n in zip(room, needs, strict=True))
-    backends.compiled().gaussian_rsample_log_ratio_backward(*inputs, *outputs)
-    return room
+    room = room_for(needs, mean, mean, mean, mean)
+    backends.compiled().gaussian_rsample_log_ratio_backward(*inputs, *wanted(room, needs))
+    return room  # type: ignore[return-value]
 
 
 def _log_ratio_backward_fake(
@@ -129,13 +128,7 @@ def _log_ratio_backward_fake(
     seed: Tensor,
     needs: Sequence[bool],
 ) -> _Four:
-    return _room(mean, needs)
-
-
-def _room(mean: Tensor, needs: Sequence[bool]) -> _Four:
-    """Room for the gradients of mean, log_var and the prior's two; of no elements where one is not needed."""
-    a, b, c, d = (mean.new_empty(mean.shape if n else (0,)) for n in needs)
-    return a, b, c, d
+    return room_for(needs, mean, mean, mean, mean)  # type: ignore[return-value]
 
 
 _GAUSSIANS = "Tensor mean, Tensor log_var, Tensor? prior_mean, Tensor? prior_log_var, int samples"
@@ -191,7 +184,7 @@ class _GaussianRsampleKl(torch.autograd.Function):
             )
         else:
             raw = _call_kl_backward(grad_z, grad_kl, *inputs, ctx.samples, ctx.free_bits, seed, needs)
-            grads = [g if n else None for g, n in zip(raw, needs, strict=True)]
+            grads = wanted(raw, needs)
         return *grads, None, None, None
 
 
@@ -228,7 +221,7 @@ class _GaussianRsampleLogRatio(torch.autograd.Function):
             )
         else:
             raw = _call_log_ratio_backward(grad_z, grad_log_ratio, *inputs, ctx.samples, seed, needs)
-            grads = [g if n else None for g, n in zip(raw, needs, strict=True)]
+            grads = wanted(raw, needs)
         return *grads, None, None
 
 
