@@ -141,6 +141,10 @@ _call_backward = register(
 )
 
 
+# That of an additive coupling, which has no log-scale.
+_NO_MAP = ScaleMap().code
+
+
 class _AffineCoupling(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -188,7 +192,7 @@ class _AdditiveCoupling(torch.autograd.Function):
     def forward(
         x: Tensor, shift: Tensor, log_det: Tensor | None, mask: Mask, places: Tensor | None, inverse: bool
     ) -> tuple[Tensor, Tensor]:
-        return _call(x, shift, None, log_det, places, _parity(mask), inverse, *ScaleMap().code)
+        return _call(x, shift, None, log_det, places, _parity(mask), inverse, *_NO_MAP)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -207,8 +211,8 @@ class _AdditiveCoupling(torch.autograd.Function):
                 gshift = _gradient_of_shift(grad_y, ctx.mask, ctx.channels, ctx.inverse)
             else:
                 # The kernel asks for the shapes of x and shift, not for what they were.
-                likes = grad_y, grad_y[:, : ctx.channels]
-                code = _parity(ctx.mask), ctx.inverse, *ScaleMap().code
+                likes = grad_y, grad_y if ctx.channels == grad_y.shape[1] else grad_y[:, : ctx.channels]
+                code = _parity(ctx.mask), ctx.inverse, *_NO_MAP
                 gshift = _call_backward(grad_y, None, *likes, None, ctx.places, *code, [False, True, False])[1]
         return gx, gshift, grad_log_det if needs_log_det else None, None, None, None
 

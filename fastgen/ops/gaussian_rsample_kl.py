@@ -160,10 +160,11 @@ class _GaussianRsampleKl(torch.autograd.Function):
         prior_mean: Tensor | None,
         prior_log_var: Tensor | None,
         seed: Tensor,
-        samples: int,
+        samples: int | None,
         free_bits: float,
     ) -> tuple[Tensor, Tensor]:
-        return _call_kl(mean, log_var, prior_mean, prior_log_var, samples, free_bits, seed)
+        z, kl = _call_kl(mean, log_var, prior_mean, prior_log_var, samples or 1, free_bits, seed)
+        return z.squeeze(0) if samples is None else z, kl
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -183,7 +184,9 @@ class _GaussianRsampleKl(torch.autograd.Function):
                 lambda *gaussians: reference.gaussian_rsample_kl(*gaussians, **options), inputs, needs, (grad_z, grad_kl)
             )
         else:
-            raw = _call_kl_backward(grad_z, grad_kl, *inputs, ctx.samples, ctx.free_bits, seed, needs)
+            if grad_z is not None and ctx.samples is None:
+                grad_z = grad_z.unsqueeze(0)
+            raw = _call_kl_backward(grad_z, grad_kl, *inputs, ctx.samples or 1, ctx.free_bits, seed, needs)
             grads = wanted(raw, needs)
         return *grads, None, None, None
 
@@ -268,7 +271,9 @@ def gaussian_rsample_kl(
             mean, log_var, prior_mean, prior_log_var, samples=samples, free_bits=free_bits, seed=seed
         )
     rows = (_rows(t, mean) for t in (mean, log_var, prior_mean, prior_log_var))
-    z, kl = apply(_GaussianRsampleKl, *rows, seed, 1 if samples is None else samples, float(free_bits))
+    z, kl = apply(_GaussianRsampleKl, *rows, seed, samples, float(free_bits))
+    if mean.dim() == 2:
+        return z, kl
     return z.view(mean.shape if samples is None else (samples, *mean.shape)), kl.view(mean.shape[:-1])
 
 
@@ -296,7 +301,7 @@ def gaussian_rsample_log_ratio(
         return reference.gaussian_rsample_log_ratio(mean, log_var, prior_mean, prior_log_var, samples=samples, seed=seed)
     rows = (_rows(t, mean) for t in (mean, log_var, prior_mean, prior_log_var))
     z, ratio = apply(_GaussianRsampleLogRatio, *rows, seed, samples)
-    return z.view(samples, *mean.shape), ratio.view(samples, *mean.shape[:-1])
+    return (z, ratio) if mean.dim() == 2 else (z.view(samples, *mean.shape), ratio.view(samples, *mean.shape[:-1]))
 
 
 def _rows(t: Tensor | None, mean: Tensor) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -151,25 +152,21 @@ class _DiscretizedLogisticLogProb(torch.autograd.Function):
 
 class _CategoricalLogProb(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, logits: Tensor, features: int) -> Tensor:
-        return _call_categorical(x, logits, features)
+    def forward(x: Tensor, logits: Tensor) -> Tensor:
+        return _call_categorical(*_positions(x, logits), x.shape[-1]).view(x.shape[:-1])
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-        x, logits, ctx.features = inputs
-        ctx.save_for_backward(x, logits)
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         x, logits = ctx.saved_tensors
         if twice_differentiable():
-
-            def definition(logits: Tensor) -> Tensor:
-                rows = logits.view(-1, ctx.features, logits.shape[-1])
-                return reference.categorical_log_prob(x.view(-1, ctx.features), rows)
-
-            return None, *differentiable(definition, (logits,), (True,), (grad,)), None
-        return None, _call_categorical_backward(grad, x, logits, ctx.features), None
+            definition = partial(reference.categorical_log_prob, x)
+            return None, *differentiable(definition, (logits,), (True,), (grad,))
+        grads = _call_categorical_backward(grad.reshape(-1), *_positions(x, logits), x.shape[-1])
+        return None, grads.view(logits.shape)
 
 
 def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
@@ -191,7 +188,7 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     shape = _validate(x=x, logits=logits)
     if backends.choose("bernoulli_log_prob", x, logits).backend == "reference":
         return reference.bernoulli_log_prob(x, logits)
-    return apply(_BernoulliLogProb, _rows(x, shape), _rows(logits, shape)).view(shape[:-1])
+    return _batched(apply(_BernoulliLogProb, _rows(x, shape), _rows(logits, shape)), shape)
 
 
 def discretized_logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor, *, levels: int = 256) -> Tensor:
@@ -218,7 +215,7 @@ def discretized_logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor, *,
     if backends.choose("discretized_logistic_log_prob", x, mean, log_scale).backend == "reference":
         return reference.discretized_logistic_log_prob(x, mean, log_scale, levels=levels)
     rows = (_rows(t, shape) for t in (x, mean, log_scale))
-    return apply(_DiscretizedLogisticLogProb, *rows, levels).view(shape[:-1])
+    return _batched(apply(_DiscretizedLogisticLogProb, *rows, levels), shape)
 
 
 def categorical_log_prob(x: Tensor, logits: Tensor) -> Tensor:
@@ -246,15 +243,25 @@ def categorical_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     shape = _broadcast(x=x, logits=logits[..., 0])
     if backends.choose("categorical_log_prob", logits, x).backend == "reference":
         return reference.categorical_log_prob(x, logits)
-    categories = logits.shape[-1]
-    positions = logits.expand(*shape, categories).reshape(-1, categories)
-    return apply(_CategoricalLogProb, x.expand(shape).reshape(-1), positions, shape[-1]).view(shape[:-1])
+    x = x if x.shape == shape else x.expand(shape)
+    logits = logits if logits.shape[:-1] == shape else logits.expand(*shape, logits.shape[-1])
+    return apply(_CategoricalLogProb, x, logits)
+
+
+def _positions(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Those of all rows: x (positions,) and logits (positions, C)."""
+    return x.reshape(-1), logits.reshape(-1, logits.shape[-1])
 
 
 def _rows(t: Tensor, shape: torch.Size) -> Tensor:
     """t at this shape, as a matrix: outside the Function, so that autograd sums the gradient of what was broadcast."""
     t = t if t.shape == shape else t.expand(shape)
     return t if t.dim() == 2 else t.reshape(-1, shape[-1])
+
+
+def _batched(log_prob: Tensor, shape: torch.Size) -> Tensor:
+    # No view of what has its shape, which autograd would follow.
+    return log_prob if len(shape) == 2 else log_prob.view(shape[:-1])
 
 
 def _validate(**tensors: Tensor) -> torch.Size:
@@ -269,6 +276,9 @@ def _validate(**tensors: Tensor) -> torch.Size:
 
 
 def _broadcast(**tensors: Tensor) -> torch.Size:
+    shape, *others = [t.shape for t in tensors.values()]
+    if all([other == shape for other in others]):
+        return shape
     try:
         return torch.broadcast_shapes(*(t.shape for t in tensors.values()))
     except RuntimeError:
