@@ -5,7 +5,7 @@ The bare Function makes its outputs and hands back gradients made before. `autor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -48,7 +48,7 @@ def cases(setting: Setting) -> Iterator[Case]:
             BARE: partial(with_gradients, bare, inputs, grads),
         }
         # What computes nothing is not wrong either.
-        errors = {OURS: partial(_error, run, inputs, grads), BARE: lambda: 0.0}
+        errors: dict[str, Callable[[], float]] = {OURS: partial(_error, run, inputs, grads), BARE: lambda: 0.0}
         yield Case(OPERATION, "forward+backward", name, candidates, errors, Work(0, 0), TARGETS)
 
 
@@ -62,14 +62,14 @@ def _calls() -> dict[str, tuple[Function, list[Tensor]]]:
     """Every operation with gradients, as a function of its tensors."""
     rows = x, a, b = leaves(*torch.randn(3, 1, _D))
     degrees = torch.arange(1, _D + 1)
-    linear = {"in_degrees": degrees, "out_degrees": degrees, "plan": ops.make_plan(degrees, degrees)}
+    linear: dict[str, Any] = {"in_degrees": degrees, "out_degrees": degrees, "plan": ops.make_plan(degrees, degrees)}
     once, twice = tuple(degrees.tolist()), tuple(degrees.repeat_interleave(2).tolist())
     layers = ops.MaskedLayer(once, once, activation="tanh"), ops.MaskedLayer(once, twice, True)
     network = ops.MaskedNetwork(layers, outputs=2)
     plan = ops.make_network_plan(network)
     params = leaves(*(0.3 * torch.randn(shape) for shape in network.parameter_shapes))
     mask = torch.arange(_D) % 2 == 0
-    coupling = {"mask": mask, "plan": ops.make_coupling_plan(mask)}
+    coupling: dict[str, Any] = {"mask": mask, "plan": ops.make_coupling_plan(mask)}
     seed = torch.tensor([1])
     vectors = leaves(*(0.3 * torch.randn(2, _K, _D)))
     numbers = leaves(*torch.randn(2, _K))

@@ -80,7 +80,7 @@ def wanted(grads: Sequence[Tensor], needs: Sequence[bool]) -> Sequence[Tensor | 
 
 def differentiable(
     function: Callable, inputs: Sequence[Tensor | None], needed: Sequence[bool], grad_outputs: Sequence[Tensor | None]
-) -> list[Tensor | None]:
+) -> Sequence[Tensor | None]:
     """The gradients of `function(*inputs)`, made of PyTorch operations that can be differentiated again.
 
     For the `backward` of a Function when its gradients are to be differentiated: a kernel would drop the second-order
