@@ -76,6 +76,7 @@ MODELS = (
     _model("reversible", "reversible"),
     # Its cost is Python's, and its modules need more than torch and Triton.
     _model("training", "training")._replace(devices=("cpu",)),
+    _model("calls", "calls")._replace(dtypes=("float32",), devices=("cpu",)),
 )
 # Names for many.
 GROUPS = {"operations": OPERATIONS, "models": MODELS}

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import NamedTuple
@@ -53,11 +53,19 @@ _log = logging.getLogger("fastgen")
 _logged: set[tuple[str, str]] = set()
 
 
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 class Choice(NamedTuple):
     """The implementation that runs, and why that one."""
 
     backend: str
     reason: str
+
+
+# What most calls run on; every operation has C++ kernels, and they come first.
+_ON_CPU = {dtype: Choice("cpu", f"cpu tensors of {_short(dtype)}") for dtype in _CPU_DTYPES}
 
 
 class BackendError(RuntimeError):
@@ -138,10 +146,6 @@ def _obstacle(backend: str, device: str, dtype: torch.dtype) -> str | None:
     return None if dtype in _GPU_DTYPES else f"the kernels of GPUs do not take {_short(dtype)}"
 
 
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 def choose_for(op: str, device: str, dtype: torch.dtype) -> Choice:
     """The implementation of `op` for plain tensors of this device type and dtype, with the reason."""
     if _forced != "auto":
@@ -166,6 +170,8 @@ def choose(op: str, *tensors: Tensor | None) -> Choice:
     """
     first = tensors[0]
     assert first is not None
+    if _forced == "auto" and first.is_cpu and first.dtype in _ON_CPU and _compiled is not None and _plain(tensors):
+        return _ON_CPU[first.dtype]
     subclass = next((t for t in tensors if t is not None and type(t) not in _PLAIN), None)
     if subclass is not None and not torch.compiler.is_compiling():
         choice = Choice("reference", f"{type(subclass).__name__} is a tensor subclass")
@@ -176,6 +182,13 @@ def choose(op: str, *tensors: Tensor | None) -> Choice:
     if choice.backend == "reference" and not torch.compiler.is_compiling():
         _log_once(op, choice.reason)
     return choice
+
+
+def _plain(tensors: Sequence[Tensor | None]) -> bool:
+    for t in tensors:  # noqa: SIM110 - a generator costs as much as the rest
+        if t is not None and type(t) not in _PLAIN:
+            return False
+    return True
 
 
 def _log_once(op: str, reason: str) -> None:

@@ -36,7 +36,7 @@ def like(t: Tensor, name: str, other: Tensor, other_name: str) -> None:
 
 def shape(t: Tensor, name: str, expected: tuple[int, ...]) -> None:
     """Raises ValueError unless `t` has this shape."""
-    if tuple(t.shape) != tuple(expected):
+    if t.shape != expected:
         raise ValueError(f"{name}: expected shape {tuple(expected)}, found {tuple(t.shape)}")
 
 
@@ -64,7 +64,7 @@ def _expands(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
 
 def broadcastable(t: Tensor, name: str, other: Tensor, other_name: str) -> None:
     """Raises ValueError unless `t` can be expanded to the shape of `other`."""
-    if not _expands(t.shape, other.shape):
+    if t.shape != other.shape and not _expands(t.shape, other.shape):
         raise ValueError(
             f"{name}: expected a shape broadcastable to {other_name}'s {tuple(other.shape)}, found {tuple(t.shape)}"
         )

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.library import Library
 
+from ..reference.accumulate import accumulator
+
 _library = Library("fastgen", "DEF")
 
 
@@ -36,7 +38,11 @@ def needs_gradients(*tensors: Tensor | None) -> bool:
     """Whether a call has to go through its Function: for gradients, or to refuse forward mode, whose tangents it would drop."""
     if forward_ad._current_level >= 0:
         return True
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if torch.is_grad_enabled():
+        for t in tensors:
+            if t is not None and t.requires_grad:
+                return True
+    return False
 
 
 def apply(function: type[torch.autograd.Function], *args: Any) -> Any:
@@ -46,14 +52,35 @@ def apply(function: type[torch.autograd.Function], *args: Any) -> Any:
     """
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return function.apply(*args)
-    if not needs_gradients(*(a for a in args if isinstance(a, Tensor))):
+    if not needs_gradients(*[a for a in args if isinstance(a, Tensor)]):
         return function.forward(*args)
     return super(torch.autograd.Function, function).apply(*args)  # type: ignore[misc]
 
 
+def empty_rows(x: Tensor) -> Tensor:
+    """Room for what is shaped as x, one row after the other."""
+    # In half the time that its shape takes.
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def per_row(x: Tensor) -> Tensor:
+    """Room for a log-determinant or a log-density of each row of x."""
+    return x.new_empty(x.shape[0], dtype=accumulator(x.dtype))
+
+
+def room_for(needs: Sequence[bool], *inputs: Tensor) -> tuple[Tensor, ...]:
+    """Room for the gradients of the inputs; of no elements where one is not needed."""
+    return tuple([empty_rows(t) if n else t.new_empty(0) for t, n in zip(inputs, needs, strict=True)])
+
+
+def wanted(grads: Sequence[Tensor], needs: Sequence[bool]) -> Sequence[Tensor | None]:
+    """The gradients, None for those that are not needed."""
+    return grads if all(needs) else [g if n else None for g, n in zip(grads, needs, strict=True)]
+
+
 def differentiable(
     function: Callable, inputs: Sequence[Tensor | None], needed: Sequence[bool], grad_outputs: Sequence[Tensor | None]
-) -> list[Tensor | None]:
+) -> Sequence[Tensor | None]:
     """The gradients of `function(*inputs)`, made of PyTorch operations that can be differentiated again.
 
     For the `backward` of a Function when its gradients are to be differentiated: a kernel would drop the second-order

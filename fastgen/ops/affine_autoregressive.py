@@ -9,9 +9,8 @@ from torch import Tensor
 
 from .. import backends, reference
 from ..reference import ScaleMap
-from ..reference.accumulate import accumulator
 from . import _check
-from ._library import apply, differentiable, register, twice_differentiable
+from ._library import apply, differentiable, empty_rows, per_row, register, room_for, twice_differentiable, wanted
 
 
 def _forward(
@@ -28,7 +27,7 @@ def _forward(
 def _forward_fake(
     x: Tensor, shift: Tensor, log_scale: Tensor, log_det: Tensor | None, inverse: bool, kind: int, first: float, second: float
 ) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape), x.new_empty(x.shape[:1], dtype=accumulator(x.dtype))
+    return empty_rows(x), per_row(x)
 
 
 def _backward(
@@ -49,9 +48,8 @@ def _backward(
         gx, gshift, glog_scale = (x.new_empty(0) if g is None else g for g in grads)
         return gx, gshift, glog_scale
     room = _backward_fake(grad_z, grad_log_det, x, shift, log_scale, inverse, kind, first, second, needs)
-    outputs = (g if n else None for g, n in zip(room, needs, strict=True))
     backends.compiled().affine_autoregressive_backward(
-        grad_z, grad_log_det, x, shift, log_scale, inverse, kind, first, second, *outputs
+        grad_z, grad_log_det, x, shift, log_scale, inverse, kind, first, second, *wanted(room, needs)
     )
     return room
 
@@ -68,9 +66,7 @@ def _backward_fake(
     second: float,
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for the gradients of x, shift and log_scale; of no elements where one is not needed."""
-    gx, gshift, glog_scale = (x.new_empty(x.shape if n else (0,)) for n in needs)
-    return gx, gshift, glog_scale
+    return room_for(needs, x, x, x)  # type: ignore[return-value]
 
 
 _call = register(
@@ -116,7 +112,7 @@ class _AffineAutoregressive(torch.autograd.Function):
             grads = differentiable(definition, inputs, needs, (grad_z, grad_log_det))
         else:
             raw = _call_backward(grad_z, grad_log_det, *inputs, ctx.inverse, *ctx.scale_map.code, needs)
-            grads = [g if n else None for g, n in zip(raw, needs, strict=True)]
+            grads = wanted(raw, needs)
         return *grads, passed, None, None
 
 

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from .. import backends, reference
 from ..reference import MaskedNetwork, ScaleMap
-from ..reference.accumulate import accumulator
 from ..reference.autoregressive_inverse import FORMS
 from . import _autoregressive_cuda, _check
 from ._autoregressive import check_autoregressive
 from ._jacobi import jacobi, serves
-from ._library import apply, differentiable, needs_gradients, register, twice_differentiable
+from ._library import apply, differentiable, empty_rows, needs_gradients, per_row, register, twice_differentiable, wanted
 from ._plan import NetworkPlan, make_network_plan
 from .masked_linear import rows
 from .masked_mlp import Spec, evaluate, gradient_room, spec_of
@@ -52,8 +51,7 @@ def _forward(
 def _forward_fake(
     w: Tensor, params: Params, context_terms: Tensor | None, log_det: Tensor | None, plan: Params, *described: Any
 ) -> tuple[Tensor, Tensor]:
-    v = torch.empty_like(w, memory_format=torch.contiguous_format)
-    return v, w.new_empty(w.shape[0], dtype=accumulator(w.dtype))
+    return empty_rows(w), per_row(w)
 
 
 def _backward(
@@ -72,9 +70,9 @@ def _backward(
         return _autoregressive_cuda.backward(*given)
     gw, gc, gparams = gradient_room(w, params, needs)
     y, saved = evaluate(v, params, context_terms, plan, *described[: len(Spec._fields)], True)
-    wanted = [g if n else None for g, n in zip((gw, gc, *gparams), needs, strict=True)]
+    of_w, of_context, *of_params = wanted((gw, gc, *gparams), needs)
     backends.compiled().autoregressive_inverse_backward(
-        grad_v, grad_log_det, w, v, y, saved, params, plan, *described, wanted[0], wanted[1], wanted[2:]
+        grad_v, grad_log_det, w, v, y, saved, params, plan, *described, of_w, of_context, of_params
     )
     return gw, gc, gparams
 
@@ -142,7 +140,7 @@ class _AutoregressiveInverse(torch.autograd.Function):
             gw, gc, gparams = _call_backward(
                 grad_v, grad_log_det, w, v, params, context_terms, needs, ctx.plan, *ctx.spec, *ctx.univariate
             )
-            grads = [g if n else None for g, n in zip((gw, gc, *gparams), needs, strict=True)]
+            grads = wanted((gw, gc, *gparams), needs)
         return None, None, None, None, *grads[:2], passed, *grads[2:]
 
 

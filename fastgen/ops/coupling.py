@@ -10,11 +10,10 @@ from torch import Tensor
 
 from .. import backends, reference
 from ..reference import Checkerboard, ScaleMap
-from ..reference.accumulate import accumulator
 from ..reference.coupling import MASKED_AXIS, Mask
 from . import _check
 from ._coupling_plan import CouplingPlan, make_coupling_plan
-from ._library import apply, differentiable, register, twice_differentiable
+from ._library import apply, differentiable, per_row, register, twice_differentiable, wanted
 
 
 def _order(x: Tensor) -> torch.memory_format:
@@ -24,6 +23,8 @@ def _order(x: Tensor) -> torch.memory_format:
 
 def _room(x: Tensor, channels: int) -> Tensor:
     """Room for a result as x, of so many features or channels."""
+    if x.dim() == 2:
+        return x.new_empty(x.shape[0], channels)
     shape = (x.shape[0], channels, *x.shape[2:])
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_order(x))
 
@@ -75,7 +76,7 @@ def _forward_fake(
     first: float,
     second: float,
 ) -> tuple[Tensor, Tensor]:
-    return _room(x, x.shape[1]), x.new_empty(x.shape[:1], dtype=accumulator(x.dtype))
+    return _room(x, x.shape[1]), per_row(x)
 
 
 def _backward(
@@ -100,9 +101,8 @@ def _backward(
         gx, gshift, glog_scale = (x.new_empty(0) if g is None else _from_sites(g, x) for g in grads)
         return gx, gshift, glog_scale
     room = _backward_fake(grad_y, grad_log_det, x, shift, log_scale, places, parity, inverse, kind, first, second, needs)
-    outputs = (g if n else None for g, n in zip(room, needs, strict=True))
     backends.compiled().coupling_backward(
-        grad_y, grad_log_det, x, shift, log_scale, places, parity, inverse, kind, first, second, *outputs
+        grad_y, grad_log_det, x, shift, log_scale, places, parity, inverse, kind, first, second, *wanted(room, needs)
     )
     return room
 
@@ -139,6 +139,10 @@ _call_backward = register(
     _backward,
     _backward_fake,
 )
+
+
+# That of an additive coupling, which has no log-scale.
+_NO_MAP = ScaleMap().code
 
 
 class _AffineCoupling(torch.autograd.Function):
@@ -179,7 +183,7 @@ class _AffineCoupling(torch.autograd.Function):
         else:
             code = _parity(ctx.mask), ctx.inverse, *ctx.scale_map.code
             raw = _call_backward(grad_y, grad_log_det, *inputs, ctx.places, *code, needs)
-            grads = [g if n else None for g, n in zip(raw, needs, strict=True)]
+            grads = wanted(raw, needs)
         return *grads, passed, None, None, None, None
 
 
@@ -188,7 +192,7 @@ class _AdditiveCoupling(torch.autograd.Function):
     def forward(
         x: Tensor, shift: Tensor, log_det: Tensor | None, mask: Mask, places: Tensor | None, inverse: bool
     ) -> tuple[Tensor, Tensor]:
-        return _call(x, shift, None, log_det, places, _parity(mask), inverse, *ScaleMap().code)
+        return _call(x, shift, None, log_det, places, _parity(mask), inverse, *_NO_MAP)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -207,8 +211,8 @@ class _AdditiveCoupling(torch.autograd.Function):
                 gshift = _gradient_of_shift(grad_y, ctx.mask, ctx.channels, ctx.inverse)
             else:
                 # The kernel asks for the shapes of x and shift, not for what they were.
-                likes = grad_y, grad_y[:, : ctx.channels]
-                code = _parity(ctx.mask), ctx.inverse, *ScaleMap().code
+                likes = grad_y, grad_y if ctx.channels == grad_y.shape[1] else grad_y[:, : ctx.channels]
+                code = _parity(ctx.mask), ctx.inverse, *_NO_MAP
                 gshift = _call_backward(grad_y, None, *likes, None, ctx.places, *code, [False, True, False])[1]
         return gx, gshift, grad_log_det if needs_log_det else None, None, None, None
 

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from .. import backends, reference
 from ..reference import ScaleMap
-from ..reference.accumulate import accumulator
 from . import _check
-from ._library import apply, differentiable, register, twice_differentiable
+from ._library import apply, differentiable, per_row, register, room_for, twice_differentiable, wanted
 
 
 def _forward(x: Tensor, mean: Tensor | None, log_scale: Tensor | None, kind: int, first: float, second: float) -> Tensor:
@@ -23,7 +22,7 @@ def _forward(x: Tensor, mean: Tensor | None, log_scale: Tensor | None, kind: int
 
 
 def _forward_fake(x: Tensor, mean: Tensor | None, log_scale: Tensor | None, kind: int, first: float, second: float) -> Tensor:
-    return x.new_empty(x.shape[:1], dtype=accumulator(x.dtype))
+    return per_row(x)
 
 
 def _backward(
@@ -42,7 +41,7 @@ def _backward(
         gx, gmean, glog_scale = (x.new_empty(0) if g is None else g for g in grads)
         return gx, gmean, glog_scale
     room = _backward_fake(grad, x, mean, log_scale, kind, first, second, needs)
-    outputs = (g if n else None for g, n in zip(room, needs, strict=True))
+    outputs = wanted(room, needs)
     backends.compiled().gaussian_log_prob_backward(grad, x, mean, log_scale, kind, first, second, *outputs)
     return room
 
@@ -57,9 +56,7 @@ def _backward_fake(
     second: float,
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for the gradients of x, mean and log_scale; of no elements where one is not needed."""
-    gx, gmean, glog_scale = (x.new_empty(x.shape if n else (0,)) for n in needs)
-    return gx, gmean, glog_scale
+    return room_for(needs, x, x, x)  # type: ignore[return-value]
 
 
 _call = register(
@@ -96,7 +93,7 @@ class _GaussianLogProb(torch.autograd.Function):
 
             return *differentiable(definition, inputs, needs, (grad,)), None
         grads = _call_backward(grad, *inputs, *ctx.scale_map.code, needs)
-        return *(g if n else None for g, n in zip(grads, needs, strict=True)), None
+        return *wanted(grads, needs), None
 
 
 def gaussian_log_prob(

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import backends, reference
 from ..reference.accumulate import accumulator
 from . import _check
-from ._library import apply, differentiable, register, twice_differentiable
+from ._library import apply, differentiable, per_row, register, room_for, twice_differentiable, wanted
 from .gaussian_log_prob import gaussian_log_prob
 
 _Four = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -26,8 +26,7 @@ def _forward(x: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) 
 
 
 def _forward_fake(x: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> tuple[Tensor, Tensor]:
-    dtype = accumulator(x.dtype)
-    return x.new_empty(x.shape[:1], dtype=dtype), x.new_empty(x.shape[:1], dtype=dtype)
+    return per_row(x), per_row(x)
 
 
 def _backward(
@@ -44,9 +43,8 @@ def _backward(
         kernel = backends.kernels("gaussian_mixture_log_prob")
         return kernel.backward(grad, log_prob, remainder, x, log_weights, means, log_scales, needs)
     room = _backward_fake(grad, log_prob, remainder, x, log_weights, means, log_scales, needs)
-    outputs = (g if n else None for g, n in zip(room, needs, strict=True))
     backends.compiled().gaussian_mixture_log_prob_backward(
-        grad, log_prob, remainder, x, log_weights, means, log_scales, *outputs
+        grad, log_prob, remainder, x, log_weights, means, log_scales, *wanted(room, needs)
     )
     return room
 
@@ -61,10 +59,7 @@ def _backward_fake(
     log_scales: Tensor,
     needs: Sequence[bool],
 ) -> _Four:
-    """Room for the gradients of x, log_weights, means and log_scales; of no elements where one is not needed."""
-    inputs = zip((x, log_weights, means, log_scales), needs, strict=True)
-    gx, gweights, gmeans, gscales = (t.new_empty(t.shape if n else (0,)) for t, n in inputs)
-    return gx, gweights, gmeans, gscales
+    return room_for(needs, x, log_weights, means, log_scales)  # type: ignore[return-value]
 
 
 _call = register(
@@ -102,8 +97,7 @@ class _GaussianMixtureLogProb(torch.autograd.Function):
         needs = ctx.needs_input_grad
         if twice_differentiable():
             return tuple(differentiable(_definition, inputs, needs, (grad,)))
-        grads = _call_backward(grad, log_prob, remainder, *inputs, needs)
-        return tuple(g if n else None for g, n in zip(grads, needs, strict=True))
+        return tuple(wanted(_call_backward(grad, log_prob, remainder, *inputs, needs), needs))
 
 
 def gaussian_mixture_log_prob(x: Tensor, weight_logits: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:

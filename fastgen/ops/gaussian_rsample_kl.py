@@ -11,7 +11,7 @@ from .. import backends, reference
 from ..reference.accumulate import accumulator
 from ..reference.gaussian_rsample_kl import draw_seed
 from . import _check
-from ._library import apply, differentiable, register, twice_differentiable
+from ._library import apply, differentiable, per_row, register, room_for, twice_differentiable, wanted
 
 _Four = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -42,7 +42,7 @@ def _kl_forward_fake(
     free_bits: float,
     seed: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    return mean.new_empty((samples, *mean.shape)), mean.new_empty(mean.shape[:1], dtype=accumulator(mean.dtype))
+    return mean.new_empty((samples, *mean.shape)), per_row(mean)
 
 
 def _kl_backward(
@@ -60,9 +60,9 @@ def _kl_backward(
     inputs = grad_z, grad_kl, mean, log_var, prior_mean, prior_log_var, samples, free_bits, seed
     if backends.on_triton(mean):
         return backends.kernels("gaussian_rsample_kl").kl_backward(*inputs, needs)
-    room = _room(mean, needs)
-    backends.compiled().gaussian_rsample_kl_backward(*inputs, *(g if n else None for g, n in zip(room, needs, strict=True)))
-    return room
+    room = room_for(needs, mean, mean, mean, mean)
+    backends.compiled().gaussian_rsample_kl_backward(*inputs, *wanted(room, needs))
+    return room  # type: ignore[return-value]
 
 
 def _kl_backward_fake(
@@ -77,7 +77,7 @@ def _kl_backward_fake(
     seed: Tensor,
     needs: Sequence[bool],
 ) -> _Four:
-    return _room(mean, needs)
+    return room_for(needs, mean, mean, mean, mean)  # type: ignore[return-value]
 
 
 def _log_ratio_forward(
@@ -112,10 +112,9 @@ def _log_ratio_backward(
     inputs = grad_z, grad_log_ratio, mean, log_var, prior_mean, prior_log_var, samples, seed
     if backends.on_triton(mean):
         return backends.kernels("gaussian_rsample_kl").log_ratio_backward(*inputs, needs)
-    room = _room(mean, needs)
-    outputs = (g if n else None for g, n in zip(room, needs, strict=True))
-    backends.compiled().gaussian_rsample_log_ratio_backward(*inputs, *outputs)
-    return room
+    room = room_for(needs, mean, mean, mean, mean)
+    backends.compiled().gaussian_rsample_log_ratio_backward(*inputs, *wanted(room, needs))
+    return room  # type: ignore[return-value]
 
 
 def _log_ratio_backward_fake(
@@ -129,13 +128,7 @@ def _log_ratio_backward_fake(
     seed: Tensor,
     needs: Sequence[bool],
 ) -> _Four:
-    return _room(mean, needs)
-
-
-def _room(mean: Tensor, needs: Sequence[bool]) -> _Four:
-    """Room for the gradients of mean, log_var and the prior's two; of no elements where one is not needed."""
-    a, b, c, d = (mean.new_empty(mean.shape if n else (0,)) for n in needs)
-    return a, b, c, d
+    return room_for(needs, mean, mean, mean, mean)  # type: ignore[return-value]
 
 
 _GAUSSIANS = "Tensor mean, Tensor log_var, Tensor? prior_mean, Tensor? prior_log_var, int samples"
@@ -167,10 +160,11 @@ class _GaussianRsampleKl(torch.autograd.Function):
         prior_mean: Tensor | None,
         prior_log_var: Tensor | None,
         seed: Tensor,
-        samples: int,
+        samples: int | None,
         free_bits: float,
     ) -> tuple[Tensor, Tensor]:
-        return _call_kl(mean, log_var, prior_mean, prior_log_var, samples, free_bits, seed)
+        z, kl = _call_kl(mean, log_var, prior_mean, prior_log_var, samples or 1, free_bits, seed)
+        return z.squeeze(0) if samples is None else z, kl
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -190,8 +184,10 @@ class _GaussianRsampleKl(torch.autograd.Function):
                 lambda *gaussians: reference.gaussian_rsample_kl(*gaussians, **options), inputs, needs, (grad_z, grad_kl)
             )
         else:
-            raw = _call_kl_backward(grad_z, grad_kl, *inputs, ctx.samples, ctx.free_bits, seed, needs)
-            grads = [g if n else None for g, n in zip(raw, needs, strict=True)]
+            if grad_z is not None and ctx.samples is None:
+                grad_z = grad_z.unsqueeze(0)
+            raw = _call_kl_backward(grad_z, grad_kl, *inputs, ctx.samples or 1, ctx.free_bits, seed, needs)
+            grads = wanted(raw, needs)
         return *grads, None, None, None
 
 
@@ -228,7 +224,7 @@ class _GaussianRsampleLogRatio(torch.autograd.Function):
             )
         else:
             raw = _call_log_ratio_backward(grad_z, grad_log_ratio, *inputs, ctx.samples, seed, needs)
-            grads = [g if n else None for g, n in zip(raw, needs, strict=True)]
+            grads = wanted(raw, needs)
         return *grads, None, None
 
 
@@ -275,7 +271,9 @@ def gaussian_rsample_kl(
             mean, log_var, prior_mean, prior_log_var, samples=samples, free_bits=free_bits, seed=seed
         )
     rows = (_rows(t, mean) for t in (mean, log_var, prior_mean, prior_log_var))
-    z, kl = apply(_GaussianRsampleKl, *rows, seed, 1 if samples is None else samples, float(free_bits))
+    z, kl = apply(_GaussianRsampleKl, *rows, seed, samples, float(free_bits))
+    if mean.dim() == 2:
+        return z, kl
     return z.view(mean.shape if samples is None else (samples, *mean.shape)), kl.view(mean.shape[:-1])
 
 
@@ -303,7 +301,7 @@ def gaussian_rsample_log_ratio(
         return reference.gaussian_rsample_log_ratio(mean, log_var, prior_mean, prior_log_var, samples=samples, seed=seed)
     rows = (_rows(t, mean) for t in (mean, log_var, prior_mean, prior_log_var))
     z, ratio = apply(_GaussianRsampleLogRatio, *rows, seed, samples)
-    return z.view(samples, *mean.shape), ratio.view(samples, *mean.shape[:-1])
+    return (z, ratio) if mean.dim() == 2 else (z.view(samples, *mean.shape), ratio.view(samples, *mean.shape[:-1]))
 
 
 def _rows(t: Tensor | None, mean: Tensor) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,26 +11,13 @@ from torch import Tensor
 from .. import backends, reference
 from ..reference.accumulate import accumulator
 from . import _check
-from ._library import apply, differentiable, register, twice_differentiable
-
-
-def _per_row(x: Tensor) -> Tensor:
-    return x.new_empty(x.shape[:1], dtype=accumulator(x.dtype))
-
-
-def _room(needs: Sequence[bool], *inputs: Tensor) -> list[Tensor]:
-    """Room for the gradients of the inputs; of no elements where one is not needed."""
-    return [t.new_empty(t.shape if n else (0,)) for t, n in zip(inputs, needs, strict=True)]
-
-
-def _wanted(grads: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
-    return tuple(g if n else None for g, n in zip(grads, needs, strict=True))
+from ._library import apply, differentiable, empty_rows, per_row, register, room_for, twice_differentiable, wanted
 
 
 def _bernoulli(x: Tensor, logits: Tensor) -> Tensor:
     if backends.on_triton(x):
         return backends.kernels("likelihoods").bernoulli_forward(x, logits)
-    log_prob = _per_row(x)
+    log_prob = per_row(x)
     backends.compiled().bernoulli_log_prob_forward(x, logits, log_prob)
     return log_prob
 
@@ -37,20 +25,19 @@ def _bernoulli(x: Tensor, logits: Tensor) -> Tensor:
 def _bernoulli_backward(grad: Tensor, x: Tensor, logits: Tensor, needs: Sequence[bool]) -> tuple[Tensor, Tensor]:
     if backends.on_triton(x):
         return backends.kernels("likelihoods").bernoulli_backward(grad, x, logits, needs)
-    gx, glogits = _room(needs, x, logits)
-    backends.compiled().bernoulli_log_prob_backward(grad, x, logits, *_wanted((gx, glogits), needs))
-    return gx, glogits
+    room = _bernoulli_backward_fake(grad, x, logits, needs)
+    backends.compiled().bernoulli_log_prob_backward(grad, x, logits, *wanted(room, needs))
+    return room
 
 
 def _bernoulli_backward_fake(grad: Tensor, x: Tensor, logits: Tensor, needs: Sequence[bool]) -> tuple[Tensor, Tensor]:
-    gx, glogits = _room(needs, x, logits)
-    return gx, glogits
+    return room_for(needs, x, logits)  # type: ignore[return-value]
 
 
 def _logistic(x: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -> Tensor:
     if backends.on_triton(x):
         return backends.kernels("likelihoods").discretized_logistic_forward(x, mean, log_scale, levels)
-    log_prob = _per_row(x)
+    log_prob = per_row(x)
     backends.compiled().discretized_logistic_log_prob_forward(x, mean, log_scale, levels, log_prob)
     return log_prob
 
@@ -61,15 +48,14 @@ def _logistic_backward(
     if backends.on_triton(x):
         return backends.kernels("likelihoods").discretized_logistic_backward(grad, x, mean, log_scale, levels, needs)
     room = _logistic_backward_fake(grad, x, mean, log_scale, levels, needs)
-    backends.compiled().discretized_logistic_log_prob_backward(grad, x, mean, log_scale, levels, *_wanted(room, needs))
+    backends.compiled().discretized_logistic_log_prob_backward(grad, x, mean, log_scale, levels, *wanted(room, needs))
     return room
 
 
 def _logistic_backward_fake(
     grad: Tensor, x: Tensor, mean: Tensor, log_scale: Tensor, levels: int, needs: Sequence[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    gx, gmean, glog_scale = _room(needs, x, mean, log_scale)
-    return gx, gmean, glog_scale
+    return room_for(needs, x, mean, log_scale)  # type: ignore[return-value]
 
 
 def _categorical(x: Tensor, logits: Tensor, features: int) -> Tensor:
@@ -77,7 +63,7 @@ def _categorical(x: Tensor, logits: Tensor, features: int) -> Tensor:
     if backends.on_triton(logits):
         positions = backends.kernels("likelihoods").categorical_forward(x, logits)
     else:
-        positions = _per_row(logits)
+        positions = per_row(logits)
         backends.compiled().categorical_log_prob_forward(x, logits, positions)
     return positions.view(-1, features).sum(-1)
 
@@ -95,10 +81,10 @@ def _categorical_backward(grad: Tensor, x: Tensor, logits: Tensor, features: int
 
 
 def _categorical_backward_fake(grad: Tensor, x: Tensor, logits: Tensor, features: int) -> Tensor:
-    return logits.new_empty(logits.shape)
+    return empty_rows(logits)
 
 
-_call_bernoulli = register("bernoulli_log_prob(Tensor x, Tensor logits) -> Tensor", _bernoulli, lambda x, logits: _per_row(x))
+_call_bernoulli = register("bernoulli_log_prob(Tensor x, Tensor logits) -> Tensor", _bernoulli, lambda x, logits: per_row(x))
 _call_bernoulli_backward = register(
     "bernoulli_log_prob_backward(Tensor grad, Tensor x, Tensor logits, bool[] needs) -> (Tensor, Tensor)",
     _bernoulli_backward,
@@ -107,7 +93,7 @@ _call_bernoulli_backward = register(
 _call_logistic = register(
     "discretized_logistic_log_prob(Tensor x, Tensor mean, Tensor log_scale, int levels) -> Tensor",
     _logistic,
-    lambda x, mean, log_scale, levels: _per_row(x),
+    lambda x, mean, log_scale, levels: per_row(x),
 )
 _call_logistic_backward = register(
     "discretized_logistic_log_prob_backward(Tensor grad, Tensor x, Tensor mean, Tensor log_scale, int levels, bool[] needs)"
@@ -139,7 +125,7 @@ class _BernoulliLogProb(torch.autograd.Function):
         needs = ctx.needs_input_grad
         if twice_differentiable():
             return tuple(differentiable(reference.bernoulli_log_prob, ctx.saved_tensors, needs, (grad,)))
-        return _wanted(_call_bernoulli_backward(grad, *ctx.saved_tensors, needs), needs)
+        return tuple(wanted(_call_bernoulli_backward(grad, *ctx.saved_tensors, needs), needs))
 
 
 class _DiscretizedLogisticLogProb(torch.autograd.Function):
@@ -161,30 +147,26 @@ class _DiscretizedLogisticLogProb(torch.autograd.Function):
                 return reference.discretized_logistic_log_prob(x, mean, log_scale, levels=ctx.levels)
 
             return *differentiable(definition, ctx.saved_tensors, needs, (grad,)), None
-        return *_wanted(_call_logistic_backward(grad, *ctx.saved_tensors, ctx.levels, needs), needs), None
+        return *wanted(_call_logistic_backward(grad, *ctx.saved_tensors, ctx.levels, needs), needs), None
 
 
 class _CategoricalLogProb(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, logits: Tensor, features: int) -> Tensor:
-        return _call_categorical(x, logits, features)
+    def forward(x: Tensor, logits: Tensor) -> Tensor:
+        return _call_categorical(*_positions(x, logits), x.shape[-1]).view(x.shape[:-1])
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-        x, logits, ctx.features = inputs
-        ctx.save_for_backward(x, logits)
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         x, logits = ctx.saved_tensors
         if twice_differentiable():
-
-            def definition(logits: Tensor) -> Tensor:
-                rows = logits.view(-1, ctx.features, logits.shape[-1])
-                return reference.categorical_log_prob(x.view(-1, ctx.features), rows)
-
-            return None, *differentiable(definition, (logits,), (True,), (grad,)), None
-        return None, _call_categorical_backward(grad, x, logits, ctx.features), None
+            definition = partial(reference.categorical_log_prob, x)
+            return None, *differentiable(definition, (logits,), (True,), (grad,))
+        grads = _call_categorical_backward(grad.reshape(-1), *_positions(x, logits), x.shape[-1])
+        return None, grads.view(logits.shape)
 
 
 def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
@@ -206,7 +188,7 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     shape = _validate(x=x, logits=logits)
     if backends.choose("bernoulli_log_prob", x, logits).backend == "reference":
         return reference.bernoulli_log_prob(x, logits)
-    return apply(_BernoulliLogProb, _rows(x, shape), _rows(logits, shape)).view(shape[:-1])
+    return _batched(apply(_BernoulliLogProb, _rows(x, shape), _rows(logits, shape)), shape)
 
 
 def discretized_logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor, *, levels: int = 256) -> Tensor:
@@ -233,7 +215,7 @@ def discretized_logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor, *,
     if backends.choose("discretized_logistic_log_prob", x, mean, log_scale).backend == "reference":
         return reference.discretized_logistic_log_prob(x, mean, log_scale, levels=levels)
     rows = (_rows(t, shape) for t in (x, mean, log_scale))
-    return apply(_DiscretizedLogisticLogProb, *rows, levels).view(shape[:-1])
+    return _batched(apply(_DiscretizedLogisticLogProb, *rows, levels), shape)
 
 
 def categorical_log_prob(x: Tensor, logits: Tensor) -> Tensor:
@@ -261,15 +243,25 @@ def categorical_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     shape = _broadcast(x=x, logits=logits[..., 0])
     if backends.choose("categorical_log_prob", logits, x).backend == "reference":
         return reference.categorical_log_prob(x, logits)
-    categories = logits.shape[-1]
-    positions = logits.expand(*shape, categories).reshape(-1, categories)
-    return apply(_CategoricalLogProb, x.expand(shape).reshape(-1), positions, shape[-1]).view(shape[:-1])
+    x = x if x.shape == shape else x.expand(shape)
+    logits = logits if logits.shape[:-1] == shape else logits.expand(*shape, logits.shape[-1])
+    return apply(_CategoricalLogProb, x, logits)
+
+
+def _positions(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Those of all rows: x (positions,) and logits (positions, C)."""
+    return x.reshape(-1), logits.reshape(-1, logits.shape[-1])
 
 
 def _rows(t: Tensor, shape: torch.Size) -> Tensor:
     """t at this shape, as a matrix: outside the Function, so that autograd sums the gradient of what was broadcast."""
     t = t if t.shape == shape else t.expand(shape)
     return t if t.dim() == 2 else t.reshape(-1, shape[-1])
+
+
+def _batched(log_prob: Tensor, shape: torch.Size) -> Tensor:
+    # No view of what has its shape, which autograd would follow.
+    return log_prob if len(shape) == 2 else log_prob.view(shape[:-1])
 
 
 def _validate(**tensors: Tensor) -> torch.Size:
@@ -284,6 +276,9 @@ def _validate(**tensors: Tensor) -> torch.Size:
 
 
 def _broadcast(**tensors: Tensor) -> torch.Size:
+    shape, *others = [t.shape for t in tensors.values()]
+    if all([other == shape for other in others]):
+        return shape
     try:
         return torch.broadcast_shapes(*(t.shape for t in tensors.values()))
     except RuntimeError:

@@ -10,17 +10,16 @@ from torch import Tensor
 
 from .. import backends, reference
 from ..reference import MaskedNetwork, ScaleMap
-from ..reference.accumulate import accumulator
 from ..reference.autoregressive_inverse import FORMS
 from . import _check
 from ._autoregressive import check_autoregressive
-from ._library import apply, differentiable, needs_gradients, register, twice_differentiable
+from ._library import apply, differentiable, empty_rows, needs_gradients, per_row, register, twice_differentiable, wanted
 from ._plan import NetworkPlan, make_network_plan
 from .affine_autoregressive import affine_autoregressive
 from .autoregressive_inverse import Params, Univariate
 from .gaussian_log_prob import gaussian_log_prob
 from .masked_linear import rows
-from .masked_mlp import empty_rows, gradient_room, masked_mlp, saved_size, spec_of, validate
+from .masked_mlp import gradient_room, masked_mlp, saved_size, spec_of, validate
 
 # `described`: what `Spec` and `Univariate` hold, then `save` or `needs`, and `log_prob`, as the schemas below list them. With
 # `log_prob` z is standard normal and the log-density of x the result.
@@ -57,7 +56,7 @@ def _forward_fake(
     z = x.new_empty(0) if log_prob else empty_rows(x)
     # Of the hidden units, then the network's outputs.
     kept = saved_size(x, params, activations) + 2 * x.numel() if save else 0
-    return z, x.new_empty(x.shape[0], dtype=accumulator(x.dtype)), x.new_empty(kept)
+    return z, per_row(x), x.new_empty(kept)
 
 
 def _backward(
@@ -74,9 +73,9 @@ def _backward(
         return kernel.backward(grad_z, grad_total, x, params, saved, plan, *described)
     *network_and_map, needs, log_prob = described
     gx, gc, gparams = gradient_room(x, params, needs)
-    wanted = [g if n else None for g, n in zip((gx, gc, *gparams), needs, strict=True)]
+    of_x, of_context, *of_params = wanted((gx, gc, *gparams), needs)
     backends.compiled().masked_autoregressive_backward(
-        grad_z, grad_total, x, params, saved, plan, *network_and_map, log_prob, wanted[0], wanted[1], wanted[2:]
+        grad_z, grad_total, x, params, saved, plan, *network_and_map, log_prob, of_x, of_context, of_params
     )
     return gx, gc, gparams
 
@@ -148,7 +147,7 @@ class _MaskedAutoregressive(torch.autograd.Function):
             gx, gc, gparams = _call_backward(
                 grad_z, grad_total, x, params, saved, ctx.plan, *ctx.described, needs, ctx.log_prob
             )
-            grads = [g if n else None for g, n in zip((gx, gc, *gparams), needs, strict=True)]
+            grads = wanted((gx, gc, *gparams), needs)
         return None, None, None, None, *grads[:2], passed, *grads[2:]
 
 

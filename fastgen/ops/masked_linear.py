@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import backends, reference
 from ..reference import ACTIVATIONS, activation_name
 from . import _check
-from ._library import apply, differentiable, needs_gradients, register, twice_differentiable
+from ._library import apply, differentiable, needs_gradients, register, room_for, twice_differentiable, wanted
 from ._plan import LinearPlan, make_plan
 
 # Their derivative is a function of their output; the others keep the sum before them.
@@ -20,20 +20,19 @@ FROM_OUTPUT = ("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid")
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Sequence[Tensor | None], activation: str) -> Tensor:
     if backends.on_triton(x):
         return backends.kernels("masked_linear").forward(x, weight, bias, LinearPlan(*plan), activation)  # type: ignore[arg-type]
-    y = x.new_empty((x.shape[0], weight.shape[0]))
+    y = _forward_fake(x, weight, bias, plan, activation)
     backends.compiled().masked_linear_forward(x, weight, bias, *plan, activation, y)
     return y
 
 
 def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Sequence[Tensor | None], activation: str) -> Tensor:
-    return x.new_empty((x.shape[0], weight.shape[0]))
+    return x.new_empty(x.shape[0], weight.shape[0])
 
 
 def _gradients(x: Tensor, weight: Tensor, needs: Sequence[bool]) -> tuple[Tensor, Tensor, Tensor]:
     """Room for the gradients of x, weight and bias; of no elements where one is not needed."""
-    shapes = (x.shape, weight.shape, weight.shape[:1])
-    gx, gw, gb = (x.new_empty(shape if n else (0,)) for shape, n in zip(shapes, needs, strict=True))
-    return gx, gw, gb
+    gx, gw = room_for(needs[:2], x, weight)
+    return gx, gw, x.new_empty(weight.shape[0] if needs[2] else 0)
 
 
 def _backward(
@@ -51,7 +50,7 @@ def _backward(
         gx, gw, gb = (x.new_empty(0) if g is None else g for g in grads)
         return gx, gw, gb
     gx, gw, gb = _gradients(x, weight, needs)
-    outputs = (g if n else None for g, n in zip((gx, gw, gb), needs, strict=True))
+    outputs = wanted((gx, gw, gb), needs)
     backends.compiled().masked_linear_backward(grad, x, weight, saved, *plan, activation, *outputs)
     return gx, gw, gb
 
@@ -105,7 +104,7 @@ class _MaskedLinear(torch.autograd.Function):
         if twice_differentiable():
             return (*differentiable(ctx.definition, (x, weight, bias), needs, (grad,)), None, None, None)
         grads = _call_backward(rows(grad), x, weight, y, list(ctx.plan), ctx.activation, needs)
-        return (*(g if n else None for g, n in zip(grads, needs, strict=True)), None, None, None)
+        return (*wanted(grads, needs), None, None, None)
 
 
 def masked_linear(

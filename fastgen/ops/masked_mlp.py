@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import backends, reference
 from ..reference import MaskedNetwork
 from . import _check
-from ._library import apply, differentiable, needs_gradients, register, twice_differentiable
+from ._library import apply, differentiable, empty_rows, needs_gradients, register, twice_differentiable, wanted
 from ._plan import NetworkPlan, make_network_plan
 from .masked_linear import rows
 
@@ -89,9 +89,9 @@ def _backward(
         kernel = backends.kernels("masked_mlp")
         return kernel.backward(grad, x, params, saved, plan, activations, residuals, direct, needs)
     gx, gc, gparams = gradient_room(x, params, needs)
-    wanted = [g if n else None for g, n in zip((gx, gc, *gparams), needs, strict=True)]
+    of_x, of_context, *of_params = wanted((gx, gc, *gparams), needs)
     backends.compiled().masked_mlp_backward(
-        grad, x, params, saved, plan, activations, residuals, direct, wanted[0], wanted[1], wanted[2:]
+        grad, x, params, saved, plan, activations, residuals, direct, of_x, of_context, of_params
     )
     return gx, gc, gparams
 
@@ -122,11 +122,6 @@ def gradient_room(x: Tensor, params: Sequence[Tensor | None], needs: Sequence[bo
         gc,
         [torch.empty_like(p) if n and p is not None else x.new_empty(0) for p, n in zip(params, needs[2:], strict=True)],
     )
-
-
-def empty_rows(x: Tensor) -> Tensor:
-    """Room for what is shaped as x, one row after the other."""
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 evaluate = register(
@@ -172,7 +167,7 @@ class _MaskedMLP(torch.autograd.Function):
             grads = differentiable(ctx.definition, (x, context_terms, *params), needs, (grad,))
             return (None, None, None, *grads)
         gx, gc, gparams = _call_backward(rows(grad), x, params, saved, ctx.plan, *ctx.spec, needs)
-        return (None, None, None, *(g if n else None for g, n in zip((gx, gc, *gparams), needs, strict=True)))
+        return (None, None, None, *wanted((gx, gc, *gparams), needs))
 
 
 def masked_mlp(

@@ -10,7 +10,17 @@ from torch import Tensor
 from .. import backends, reference
 from ..reference.accumulate import accumulator
 from . import _check, _layers
-from ._library import apply, differentiable, needs_gradients, register, twice_differentiable
+from ._library import (
+    apply,
+    differentiable,
+    empty_rows,
+    needs_gradients,
+    per_row,
+    register,
+    room_for,
+    twice_differentiable,
+    wanted,
+)
 
 
 def _forward(
@@ -27,9 +37,8 @@ def _forward_fake(
     z: Tensor, u: Tensor, w: Tensor, b: Tensor, constrain: bool, inverse: bool, save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Room for the results and, where it is to be saved, for what each layer takes tanh of: (K, B)."""
-    dtype = accumulator(z.dtype)
-    saved = z.new_empty((u.shape[-2], z.shape[0]) if save else (0, 0), dtype=dtype)
-    return z.new_empty(z.shape), z.new_empty(z.shape[:1], dtype=dtype), saved
+    saved = z.new_empty((u.shape[-2], z.shape[0]) if save else (0, 0), dtype=accumulator(z.dtype))
+    return empty_rows(z), per_row(z), saved
 
 
 def _backward(
@@ -48,7 +57,7 @@ def _backward(
         kernel = backends.kernels("planar")
         return kernel.backward(grad_out, grad_log_det, z, u, w, b, saved, constrain, inverse, needs)
     room = _backward_fake(grad_out, grad_log_det, z, u, w, b, saved, constrain, inverse, needs)
-    outputs = (g if n else None for g, n in zip(room, needs, strict=True))
+    outputs = wanted(room, needs)
     backends.compiled().planar_backward(grad_out, grad_log_det, z, u, w, b, saved, constrain, inverse, *outputs)
     return room
 
@@ -65,9 +74,7 @@ def _backward_fake(
     inverse: bool,
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Room for the gradients of z, u, w and b; of no elements where one is not needed."""
-    gz, gu, gw, gb = (z.new_empty(t.shape if n else (0,)) for t, n in zip((z, u, w, b), needs, strict=True))
-    return gz, gu, gw, gb
+    return room_for(needs, z, u, w, b)  # type: ignore[return-value]
 
 
 _call = register(
@@ -113,7 +120,7 @@ class _Planar(torch.autograd.Function):
         z, *parameters = inputs
         read = z if solution is None else solution
         grads = _call_backward(grad_out, grad_log_det, read, *parameters, saved, ctx.constrain, ctx.inverse, needs)
-        return *(g if n else None for g, n in zip(grads, needs, strict=True)), None, None
+        return *wanted(grads, needs), None, None
 
 
 _DEFINITIONS = {False: reference.planar, True: reference.planar_inverse}
@@ -165,4 +172,4 @@ def _run(operation: str, name: str, z: Tensor, u: Tensor, w: Tensor, b: Tensor, 
         out, log_det, _ = apply(_Planar, *rows, constrain, inverse)
     else:
         out, log_det, _ = _call(*rows, constrain, inverse, False)
-    return out.view(z.shape), log_det.view(z.shape[:-1])
+    return (out, log_det) if z.dim() == 2 else (out.view(z.shape), log_det.view(z.shape[:-1]))

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import backends, reference
-from ..reference.accumulate import accumulator
 from . import _check, _layers
-from ._library import apply, differentiable, register, twice_differentiable
+from ._library import apply, differentiable, empty_rows, per_row, register, room_for, twice_differentiable, wanted
 
 
 def _forward(z: Tensor, centre: Tensor, log_alpha: Tensor, raw_beta: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
@@ -22,7 +21,7 @@ def _forward(z: Tensor, centre: Tensor, log_alpha: Tensor, raw_beta: Tensor, inv
 
 
 def _forward_fake(z: Tensor, centre: Tensor, log_alpha: Tensor, raw_beta: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-    return z.new_empty(z.shape), z.new_empty(z.shape[:1], dtype=accumulator(z.dtype))
+    return empty_rows(z), per_row(z)
 
 
 def _backward(
@@ -38,7 +37,7 @@ def _backward(
     if backends.on_triton(z):
         return backends.kernels("radial").backward(grad_out, grad_log_det, z, centre, log_alpha, raw_beta, inverse, needs)
     room = _backward_fake(grad_out, grad_log_det, z, centre, log_alpha, raw_beta, inverse, needs)
-    outputs = (g if n else None for g, n in zip(room, needs, strict=True))
+    outputs = wanted(room, needs)
     backends.compiled().radial_backward(grad_out, grad_log_det, z, centre, log_alpha, raw_beta, inverse, *outputs)
     return room
 
@@ -53,10 +52,7 @@ def _backward_fake(
     inverse: bool,
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Room for the gradients of z, centre, log_alpha and raw_beta; of no elements where one is not needed."""
-    inputs = (z, centre, log_alpha, raw_beta)
-    gz, gcentre, galpha, gbeta = (z.new_empty(t.shape if n else (0,)) for t, n in zip(inputs, needs, strict=True))
-    return gz, gcentre, galpha, gbeta
+    return room_for(needs, z, centre, log_alpha, raw_beta)  # type: ignore[return-value]
 
 
 _call = register(
@@ -92,7 +88,7 @@ class _Radial(torch.autograd.Function):
         if twice_differentiable():
             return *differentiable(_DEFINITIONS[ctx.inverse], inputs, needs, (grad_out, grad_log_det)), None
         grads = _call_backward(grad_out, grad_log_det, *inputs, ctx.inverse, needs)
-        return *(g if n else None for g, n in zip(grads, needs, strict=True)), None
+        return *wanted(grads, needs), None
 
 
 _DEFINITIONS = {False: reference.radial, True: reference.radial_inverse}
@@ -135,4 +131,4 @@ def _run(operation: str, name: str, z: Tensor, centre: Tensor, log_alpha: Tensor
         return _DEFINITIONS[inverse](z, centre, log_alpha, raw_beta)
     rows = _layers.matrix(z), _layers.vectors(centre), _layers.numbers(log_alpha), _layers.numbers(raw_beta)
     out, log_det = apply(_Radial, *rows, inverse)
-    return out.view(z.shape), log_det.view(z.shape[:-1])
+    return (out, log_det) if z.dim() == 2 else (out.view(z.shape), log_det.view(z.shape[:-1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +77,7 @@ class ScaleMap:
             return a.clamp(self.lo, self.hi).detach() + (a - a.detach())
         return a
 
-    @property
+    @cached_property
     def code(self) -> tuple[int, float, float]:
         """What a kernel takes: the kind's index in `KINDS` and its up to two numbers (eps, c, or lo and hi)."""
         first = next((option for option in (self.c, self.lo) if option is not None), self.eps)
