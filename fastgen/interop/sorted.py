@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..ops import MaskedLayer, MaskedNetwork
+from ..ops._library import apply
 
 
 class Taken(NamedTuple):
@@ -85,8 +86,9 @@ def _taken(orders: Sequence[Tensor], device: torch.device) -> tuple[Taken, ...]:
 
 def _reorder(there: tuple[Taken, ...], back: tuple[Taken, ...], *params: Tensor | None) -> Any:
     # A compiler has its own derivative of an index.
-    reorder = _Reorder.forward if torch.compiler.is_compiling() else _Reorder.apply
-    return reorder(there, back, *params)
+    if torch.compiler.is_compiling():
+        return _Reorder.forward(there, back, *params)
+    return apply(_Reorder, there, back, *params)
 
 
 class _Reorder(torch.autograd.Function):
@@ -103,7 +105,7 @@ class _Reorder(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads):  # type: ignore[no-untyped-def]
-        return None, None, *_Reorder.apply(ctx.back, ctx.there, *grads)
+        return None, None, *apply(_Reorder, ctx.back, ctx.there, *grads)
 
 
 def _take(p: Tensor | None, taken: Taken) -> Tensor | None:
