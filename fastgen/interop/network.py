@@ -19,6 +19,7 @@ from ..ops import (
     masked_autoregressive,
     masked_mlp,
 )
+from ..ops._library import needs_gradients
 from .masks import ReadNetwork
 from .sorted import Order, sort_network
 
@@ -27,8 +28,9 @@ Layout = Literal["shift_scale", "scale_shift"]
 
 
 # Both count rows times weights, and were measured on one core (bench/NOTES.md). From the first on, hidden units in no order are
-# sorted, at the price of a copy of the weights, instead of gathered by the kernels; below the second a call that keeps what
-# gradients need costs more on CPU than the library's own, whose code then runs.
+# sorted, at the price of a copy of the weights, instead of gathered by the kernels; with gradients, which gather twice more,
+# from a tenth of it on. Below the second a call of a layer that keeps what gradients need costs more on CPU than the library's
+# own, whose code then runs; a call of a network below a quarter of it.
 SORTED_FROM = 5e7
 GRADIENTS_FROM = 2e7
 
@@ -72,7 +74,7 @@ class Planned(NamedTuple):
 
     def pays(self, x: Tensor) -> bool:
         """Whether a pass over these rows is worth a call of fastgen's."""
-        return pays(x, self.weights, parameter(self.layers[0], "weight"))
+        return pays(x, 4 * self.weights, parameter(self.layers[0], "weight"))
 
     def call(self, context_terms: Tensor | None = None) -> Call:
         """What one call takes: the parameters as they are now; `context_terms` (..., H) in the order of the library's units."""
@@ -84,10 +86,8 @@ class Planned(NamedTuple):
 
 
 def pays(x: Tensor, weights: int, weight: Tensor) -> bool:
-    """Whether rows x of a network or layer of so many weights, one of which is `weight`, are worth a call of fastgen's."""
-    if x.is_cuda or not torch.is_grad_enabled() or not (weight.requires_grad or x.requires_grad):
-        return True
-    return x.shape[:-1].numel() * weights >= GRADIENTS_FROM
+    """Whether rows x of a layer of so many weights, one of which is `weight`, are worth a call of fastgen's."""
+    return x.is_cuda or not needs_gradients(x, weight) or x.shape[:-1].numel() * weights >= GRADIENTS_FROM
 
 
 def parameter(layer: nn.Module, name: str) -> Any:
@@ -128,7 +128,8 @@ class Call(NamedTuple):
     ) -> tuple[MaskedNetwork, NetworkPlan, list[Tensor | None], Tensor | None]:
         """What runs for these rows: the network as it is, or with its hidden units sorted."""
         planned, params, terms = self
-        is_sorted = x.shape[:-1].numel() * planned.weights >= SORTED_FROM
+        size = x.shape[:-1].numel() * planned.weights
+        is_sorted = size >= (SORTED_FROM / 10 if needs_gradients(x, params[0]) else SORTED_FROM)
         network, plan, order, swapped = planned.ordered if is_sorted else planned.as_it_is
         order = order if layout == "shift_scale" else swapped
         return network, plan, order.of(params), None if terms is None else order.of_units(terms)
