@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,37 +40,70 @@ def density(
     flow = same_flow(peer, sizes.features)
     candidates = {
         OURS: Candidate(list(flow.parameters()), flow.log_prob, x),
-        name: Candidate(peer.parameters, partial(peer.log_prob, peer.model), x, peer.arranged),
+        name: candidate(peer, x),
         **_compiled(name, peer, x, setting),
     }
-    rows = CHECKED if not peer.slow or sizes.features <= _WIDE else 4
     shape = f"{sizes}, as {name}"
     wanted = {mode: _targets(name, candidates, *both) for mode, both in (targets or {}).items()}
-    truth = _truth(flow)
-    yield from whole_model(operation, shape, candidates, truth, works(flow, sizes.batch), wanted, modes=modes, checked=rows)
+    least, rows = works(flow, sizes.batch), checked(peer, sizes)
+    yield from whole_model(operation, shape, candidates, truth(flow), least, wanted, modes=modes, checked=rows)
 
 
 def samples(operation: str, name: str, peer: MaskedPeer, sizes: Sizes, setting: Setting, target: float | None) -> Case:
     """Samples of a library beside those of fastgen's flow with its weights, checked by what some noise becomes."""
     peer.model.to(setting.device)
     flow = same_flow(peer, sizes.features)
+    against = {
+        OURS: Sampler(lambda: flow.sample(sizes.batch), lambda z: flow.transform.inverse(z)[0]),
+        name: sampler(peer, sizes),
+    }
+    return drawn(operation, f"{sizes}, as {name}", against, flow, sizes, setting, {} if target is None else {name: target})
+
+
+class Sampler(NamedTuple):
+    """What draws samples, and what some noise becomes."""
+
+    draw: Callable[[], object]
+    inverse: Callable[[Tensor], Tensor]
+
+
+def sampler(peer: MaskedPeer, sizes: Sizes) -> Sampler:
+    return Sampler(lambda: peer.sample(peer.model, sizes.batch), partial(peer.inverse, peer.model))
+
+
+def drawn(
+    operation: str,
+    shape: str,
+    candidates: Mapping[str, Sampler],
+    flow: Flow,
+    sizes: Sizes,
+    setting: Setting,
+    targets: Mapping[str, float],
+) -> Case:
+    """Samples of candidates that compute what `flow` does, each checked by what some noise becomes."""
     noise = torch.randn(min(sizes.batch, CHECKED), sizes.features, device=setting.device)
 
     @cache
     def expected() -> Tensor:
         return on_reference(copy.deepcopy(flow).double().transform.inverse)(noise.double())[0].detach()
 
-    calls: dict[str, Callable[[], object]] = {
-        OURS: lambda: flow.sample(sizes.batch),
-        name: torch.no_grad()(lambda: peer.sample(peer.model, sizes.batch)),
-    }
-    errors = {
-        OURS: torch.no_grad()(lambda: relative_error([flow.transform.inverse(noise)[0]], [expected()])),
-        name: torch.no_grad()(lambda: relative_error([peer.inverse(peer.model, noise)], [expected()])),
-    }
-    wanted = {} if target is None else {name: target}
+    @torch.no_grad()
+    def error(candidate: Sampler) -> float:
+        return relative_error([candidate.inverse(noise)], [expected()])
+
+    calls = {who: torch.no_grad()(candidate.draw) for who, candidate in candidates.items()}
+    errors = {who: partial(error, candidate) for who, candidate in candidates.items()}
     least = works(flow, sizes.batch).forward
-    return Case(operation, "sample", f"{sizes}, as {name}", calls, errors, least, wanted, device=setting.device)
+    return Case(operation, "sample", shape, calls, errors, least, targets, device=setting.device)
+
+
+def candidate(peer: MaskedPeer, x: Tensor) -> Candidate:
+    return Candidate(peer.parameters, partial(peer.log_prob, peer.model), x, peer.arranged)
+
+
+def checked(peer: MaskedPeer, sizes: Sizes) -> int:
+    """How many rows are checked."""
+    return CHECKED if not peer.slow or sizes.features <= _WIDE else 4
 
 
 def works(flow: Flow, batch: int) -> Works:
@@ -96,6 +130,7 @@ def _targets(
     return {other: target for other, target in wanted.items() if target is not None}
 
 
-def _truth(flow: Flow) -> Callable[[Tensor], Sequence[Tensor]]:
+def truth(flow: Flow) -> Callable[[Tensor], Sequence[Tensor]]:
+    """Value and gradients of fastgen's flow in plain PyTorch, float64."""
     exact = copy.deepcopy(flow).double()
     return lambda x: value_and_gradients(list(exact.parameters()), on_reference(exact.log_prob), x)

@@ -74,6 +74,7 @@ MODELS = (
     _model("vae", "VAE"),
     _model("iwae", "IWAE"),
     _model("reversible", "reversible"),
+    _model("accelerate", "accelerate"),
     # Its cost is Python's, and its modules need more than torch and Triton.
     _model("training", "training")._replace(devices=("cpu",)),
     _model("calls", "calls")._replace(dtypes=("float32",), devices=("cpu",)),

@@ -20,9 +20,9 @@ from ..case import OURS, Case, Setting
 from ..eager import candidates, truth
 from ..networks import dense_works
 from ..peers import installed
-from ..peers.coupled import HIDDEN, CoupledPeer, linear_layers, same_flow, start_apart
+from ..peers.coupled import HIDDEN, CoupledPeer, linear_layers, same_flow, start_apart, truth_of
 from ..providers import compiled
-from ..steps import EVALUATION, GRADIENTS, STEP, Candidate, value_and_gradients, whole_model
+from ..steps import EVALUATION, GRADIENTS, STEP, Candidate, whole_model
 
 BATCH, FEATURES, TRANSFORMS = 1024, 64, 8
 TARGET = 1.12
@@ -64,21 +64,13 @@ def _beside(name: str, peer: CoupledPeer, x: Tensor, transforms: int, setting: S
     own = [p for layer in linear_layers(ours) for p in layer.parameters()]
     against = {
         OURS: Candidate(own, ours.log_prob, x),
-        name: Candidate(peer.parameters, partial(peer.log_prob, peer.model), theirs, peer.arranged),
+        name: peer.candidate(x),
     }
     for mode in compiled(peer.log_prob, setting):
         copied = copy.deepcopy(peer)
         log_prob = compiled(partial(copied.log_prob, copied.model), setting)[mode]
         compiled_name = mode.replace("compiled", f"compiled {name}")
         against[compiled_name] = Candidate(copied.parameters, log_prob, theirs, copied.arranged)
-    exact = copy.deepcopy(peer)
-    exact.model.double()
-
-    def expected(x: Tensor) -> list[Tensor]:
-        log_prob = partial(exact.log_prob, exact.model)
-        value, *grads = value_and_gradients(exact.parameters, log_prob, exact.data(x))
-        return [value, *exact.arranged(grads)]
-
     works, modes = dense_works(ours, len(x), FEATURES), (EVALUATION, GRADIENTS, STEP)
     shape = f"{shape_of(len(x), transforms)}, as {name}"
-    yield from whole_model("RealNVP", shape, against, expected, works, {STEP: {name: TARGET}}, modes=modes)
+    yield from whole_model("RealNVP", shape, against, truth_of(peer), works, {STEP: {name: TARGET}}, modes=modes)

@@ -18,7 +18,7 @@ LIBRARIES = {
 
 
 def installed(kind: str) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """The libraries that are installed and have such a flow ("maf", "maf_as_shipped", "iaf", "realnvp"), with its builder."""
+    """The libraries that are installed and have such a flow ("maf", "maf_as_shipped", "iaf", "realnvp", "sbi"), its builder."""
     for name, (library, file) in LIBRARIES.items():
         if importlib.util.find_spec(library):
             builder = getattr(importlib.import_module(f"fastgen.bench.peers.{file}"), kind, None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -13,6 +15,8 @@ from fastgen import flows
 from fastgen.flows import AffineCoupling
 from fastgen.nn import MLP
 from fastgen.ops import ScaleMap
+
+from ..steps import Candidate, value_and_gradients
 
 HIDDEN = (256, 256)
 
@@ -58,6 +62,10 @@ class CoupledPeer:
         """fastgen's data as this library wants them."""
         return x.roll(x.shape[1] // 2, 1) if self.first_half_first else x
 
+    def candidate(self, x: Tensor) -> Candidate:
+        """Its density of fastgen's data x, to be timed."""
+        return Candidate(self.parameters, partial(self.log_prob, self.model), self.data(x), self.arranged)
+
 
 @torch.no_grad()
 def start_apart(networks: Sequence[Network]) -> None:
@@ -75,6 +83,19 @@ def same_flow(peer: CoupledPeer, features: int, transforms: int, device: str) ->
     for parameter, source in zip(own, peer.arranged(peer.parameters), strict=True):
         parameter.copy_(source)
     return flow
+
+
+def truth_of(peer: CoupledPeer) -> Callable[[Tensor], list[Tensor]]:
+    """Value and gradients of a library's density in float64, with its weights of now."""
+    exact = copy.deepcopy(peer)
+    exact.model.double()
+
+    def expected(x: Tensor) -> list[Tensor]:
+        candidate = exact.candidate(x)
+        value, *grads = value_and_gradients(candidate.parameters, candidate.log_prob, candidate.x)
+        return [value, *exact.arranged(grads)]
+
+    return expected
 
 
 def linear_layers(flow: flows.RealNVP) -> list[nn.Linear]:

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastgen.nn import network_of_masks
 from fastgen.ops import ScaleMap
 
 from ..networks import Sizes
+from .conditioned import ConditionedPeer
 from .coupled import CoupledPeer, Network
 from .masked import Block, MaskedPeer
 
@@ -48,6 +50,28 @@ def _block(net: Any, features: int, reversed_: bool) -> Block:
     rows = torch.stack((2 * columns + 1, 2 * columns), -1).flatten()
     layers = [net.initial_layer, *(block.linear for block in net.blocks), net.final_layer]
     return Block(layers, ("relu", "relu", "identity"), columns, rows)
+
+
+def sbi(sizes: Sizes, context: int) -> ConditionedPeer:
+    """As sbi builds it: networks of tanh that read a context, the features permuted after each transform."""
+    from nflows.distributions import StandardNormal
+    from nflows.flows import Flow
+    from nflows.transforms import CompositeTransform, MaskedAffineAutoregressiveTransform, RandomPermutation
+
+    options: dict[str, Any] = {"context_features": context, "use_residual_blocks": False, "activation": torch.tanh}
+    layers: list[Any] = []
+    for _ in range(sizes.transforms):
+        layers.append(MaskedAffineAutoregressiveTransform(sizes.features, sizes.hidden, num_blocks=2, **options))
+        layers.append(RandomPermutation(sizes.features))
+    nets = [made.autoregressive_net for made in layers[::2]]
+    masks = [[net.initial_layer.mask, *(block.linear.mask for block in net.blocks), net.final_layer.mask] for net in nets]
+    return ConditionedPeer(
+        Flow(CompositeTransform(layers), StandardNormal([sizes.features])),
+        [network_of_masks(each, activations=["tanh"] * 3 + ["identity"]) for each in masks],
+        lambda model, x, context: model.log_prob(x, context),
+        lambda model, z, context: model._transform.inverse(z, context)[0],
+        lambda model, n, context: model.sample(n, context),
+    )
 
 
 def realnvp(features: int, transforms: int) -> CoupledPeer:

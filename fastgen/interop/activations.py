@@ -24,25 +24,27 @@ _FUNCTIONS: dict[Any, str] = {
     F.gelu: "gelu",
 }
 # Each with the options that it has to have.
-_MODULES: dict[type[nn.Module], tuple[str, dict[str, Any]]] = {
-    nn.Identity: ("identity", {}),
-    nn.ReLU: ("relu", {}),
-    nn.LeakyReLU: ("leaky_relu", {"negative_slope": 0.01}),
-    nn.ELU: ("elu", {"alpha": 1.0}),
-    nn.Tanh: ("tanh", {}),
-    nn.Sigmoid: ("sigmoid", {}),
-    nn.Softplus: ("softplus", {"beta": 1, "threshold": 20}),
-    nn.SiLU: ("silu", {}),
-    nn.GELU: ("gelu", {"approximate": "none"}),
-}
+_MODULES: tuple[tuple[type[nn.Module], str, dict[str, Any]], ...] = (
+    (nn.Identity, "identity", {}),
+    (nn.ReLU, "relu", {}),
+    (nn.LeakyReLU, "leaky_relu", {"negative_slope": 0.01}),
+    (nn.LeakyReLU, "relu", {"negative_slope": 0.0}),
+    (nn.ELU, "elu", {"alpha": 1.0}),
+    (nn.Tanh, "tanh", {}),
+    (nn.Sigmoid, "sigmoid", {}),
+    (nn.Softplus, "softplus", {"beta": 1, "threshold": 20}),
+    (nn.SiLU, "silu", {}),
+    (nn.GELU, "gelu", {"approximate": "none"}),
+)
 
 
 def activation_of(activation: Any) -> str | None:
     """The name of `activation`, a function or a module; None where it is none of the known."""
     if isinstance(activation, nn.Module):
-        name, options = _MODULES.get(type(activation), (None, {}))
-        fits = changed(activation) is None and all(getattr(activation, key) == value for key, value in options.items())
-        return name if fits else None
+        for kind, name, options in _MODULES:
+            if type(activation) is kind and all(getattr(activation, key) == value for key, value in options.items()):
+                return name if changed(activation) is None else None
+        return None
     try:
         return _FUNCTIONS.get(activation)
     except TypeError:  # not hashable

@@ -147,7 +147,7 @@ class FastAffine(Accelerated):
         return None if self.derived() else "a scale that fastgen does not know"
 
     def _derive(self) -> ScaleMap | None:
-        return _scale_map(self)
+        return scale_map_of(self)
 
     def _call(self, x: Tensor, context: Tensor | None, *, inverse: bool) -> Call | None:
         network: Any = self.autoregressive_net  # type: ignore[attr-defined]
@@ -212,7 +212,9 @@ def _agrees(made: Any) -> bool:
             dropout.training = training
 
 
-def _scale_map(module: Any) -> ScaleMap | None:
+def scale_map_of(module: Any) -> ScaleMap | None:
+    """That of a transform of scales and shifts side by side, as its own formula shows; None where it is none of the known."""
+
     def params(shift: Tensor, raw: Tensor) -> Tensor:
         return torch.stack((raw, shift), -1).flatten(-2)
 

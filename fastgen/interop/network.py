@@ -16,8 +16,10 @@ from ..ops import (
     affine_autoregressive,
     autoregressive_inverse,
     make_network_plan,
+    masked_autoregressive,
     masked_mlp,
 )
+from ..ops._library import needs_gradients
 from .masks import ReadNetwork
 from .sorted import Order, sort_network
 
@@ -26,41 +28,53 @@ Layout = Literal["shift_scale", "scale_shift"]
 
 
 # Both count rows times weights, and were measured on one core (bench/NOTES.md). From the first on, hidden units in no order are
-# sorted, at the price of a copy of the weights, instead of gathered by the kernels; below the second a call that keeps what
-# gradients need costs more on CPU than the library's own, whose code then runs.
+# sorted, at the price of a copy of the weights, instead of gathered by the kernels; with gradients, which gather twice more,
+# from a tenth of it on. Below the second a call of a layer that keeps what gradients need costs more on CPU than the library's
+# own, whose code then runs; a call of a network below a quarter of it.
 SORTED_FROM = 5e7
 GRADIENTS_FROM = 2e7
 
 
-class Ordered(NamedTuple):
-    """A network with its hidden units in the order of their degrees, its plan, and that order."""
+class Arranged(NamedTuple):
+    """A network as it runs: its plan, and the orders that the library's parameters are brought into.
+
+    swapped: the order that brings a feature's scale and shift, the library's first and second output, to shift and scale.
+    """
 
     network: MaskedNetwork
     plan: NetworkPlan
     order: Order
+    swapped: Order
+
+    @staticmethod
+    def of(network: MaskedNetwork, order: Order, device: torch.device) -> Arranged:
+        last = torch.arange(len(network.layers[-1].out_degrees), device=device)
+        swapped = order.swapped(len(network.layers), last ^ 1)
+        return Arranged(network, make_network_plan(network, device), order, swapped)
 
 
 class Planned(NamedTuple):
-    """A network that was read back: its plan, its layers and which of these have to be multiplied by their masks."""
+    """A network that was read back: its layers, which of these have to be multiplied by their masks, and how it runs."""
 
     network: MaskedNetwork
-    plan: NetworkPlan
     layers: Sequence[Any]
     loose: tuple[bool, ...]
-    ordered: Ordered | None
+    as_it_is: Arranged
+    ordered: Arranged
     weights: int
 
     @staticmethod
     def of(read: ReadNetwork, layers: Sequence[nn.Module], device: torch.device) -> Planned:
         """A plan for the device; `layers` are the library's, in order, with `weight`, `bias` and, where loose, `mask`."""
         network, found = read.network, sort_network(read.network, device)
-        ordered = None if found is None else Ordered(found[0], make_network_plan(found[0], device), found[1])
+        as_it_is = Arranged.of(network, Order((), ()), device)
+        ordered = as_it_is if found is None else Arranged.of(*found, device)
         weights = sum(len(layer.in_degrees) * len(layer.out_degrees) for layer in network.layers)
-        return Planned(network, make_network_plan(network, device), layers, read.loose, ordered, weights)
+        return Planned(network, layers, read.loose, as_it_is, ordered, weights)
 
     def pays(self, x: Tensor) -> bool:
         """Whether a pass over these rows is worth a call of fastgen's."""
-        return pays(x, self.weights, parameter(self.layers[0], "weight"))
+        return pays(x, 4 * self.weights, parameter(self.layers[0], "weight"))
 
     def call(self, context_terms: Tensor | None = None) -> Call:
         """What one call takes: the parameters as they are now; `context_terms` (..., H) in the order of the library's units."""
@@ -72,10 +86,8 @@ class Planned(NamedTuple):
 
 
 def pays(x: Tensor, weights: int, weight: Tensor) -> bool:
-    """Whether rows x of a network or layer of so many weights, one of which is `weight`, are worth a call of fastgen's."""
-    if x.is_cuda or not torch.is_grad_enabled() or not (weight.requires_grad or x.requires_grad):
-        return True
-    return x.shape[:-1].numel() * weights >= GRADIENTS_FROM
+    """Whether rows x of a layer of so many weights, one of which is `weight`, are worth a call of fastgen's."""
+    return x.is_cuda or not needs_gradients(x, weight) or x.shape[:-1].numel() * weights >= GRADIENTS_FROM
 
 
 def parameter(layer: nn.Module, name: str) -> Any:
@@ -93,33 +105,33 @@ class Call(NamedTuple):
 
     def outputs(self, x: Tensor) -> Tensor:
         """(..., D, P), in the order of the last layer's rows."""
-        network, plan, params, terms = self._ordered(x)
+        network, plan, params, terms = self._arranged(x)
         return masked_mlp(x, network, params, context_terms=terms, plan=plan)
 
     def affine(self, x: Tensor, scale_map: ScaleMap, layout: Layout) -> tuple[Tensor, Tensor]:
         """y = s x + t and sum log s: one pass of the network."""
-        first, second = self.outputs(x).unbind(-1)
-        shift, raw = (second, first) if layout == "scale_shift" else (first, second)
-        y, log_det = affine_autoregressive(x, shift, raw, inverse=True, scale_map=scale_map)
-        return y, log_det.to(x.dtype)
+        return self._transform(masked_autoregressive, x, scale_map, layout)
 
     def affine_inverse(self, y: Tensor, scale_map: ScaleMap, layout: Layout) -> tuple[Tensor, Tensor]:
         """The x with y = s x + t, and -sum log s: at the price of one pass."""
-        network, plan, params, terms = self._ordered(y)
-        if layout == "scale_shift":
-            params = list(params)
-            params[-2:] = [None if p is None else p.unflatten(0, (-1, 2)).flip(1).flatten(0, 1) for p in params[-2:]]
-        x, log_det = autoregressive_inverse(
-            y, network, params, form="divide", scale_map=scale_map, context_terms=terms, plan=plan
-        )
-        return x, log_det.to(y.dtype)
+        return self._transform(autoregressive_inverse, y, scale_map, layout)
 
-    def _ordered(self, x: Tensor) -> tuple[MaskedNetwork, NetworkPlan, list[Tensor | None], Tensor | None]:
+    def _transform(
+        self, operation: Callable[..., tuple[Tensor, Tensor]], x: Tensor, scale_map: ScaleMap, layout: Layout
+    ) -> tuple[Tensor, Tensor]:
+        network, plan, params, terms = self._arranged(x, layout)
+        y, log_det = operation(x, network, params, form="divide", scale_map=scale_map, context_terms=terms, plan=plan)
+        return y, log_det.to(x.dtype)
+
+    def _arranged(
+        self, x: Tensor, layout: Layout = "shift_scale"
+    ) -> tuple[MaskedNetwork, NetworkPlan, list[Tensor | None], Tensor | None]:
         """What runs for these rows: the network as it is, or with its hidden units sorted."""
         planned, params, terms = self
-        if planned.ordered is None or x.shape[:-1].numel() * planned.weights < SORTED_FROM:
-            return planned.network, planned.plan, params, terms
-        network, plan, order = planned.ordered
+        size = x.shape[:-1].numel() * planned.weights
+        is_sorted = size >= (SORTED_FROM / 10 if needs_gradients(x, params[0]) else SORTED_FROM)
+        network, plan, order, swapped = planned.ordered if is_sorted else planned.as_it_is
+        order = order if layout == "shift_scale" else swapped
         return network, plan, order.of(params), None if terms is None else order.of_units(terms)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..ops import MaskedLayer, MaskedNetwork
+from ..ops._library import apply
 
 
 class Taken(NamedTuple):
@@ -32,15 +33,30 @@ class Order(NamedTuple):
 
     def of(self, params: Sequence[Tensor | None]) -> list[Tensor | None]:
         """The parameters in this order."""
+        if not self.there:
+            return list(params)
         found = list(params)
         given = [params[taken.place] for taken in self.there]
         for taken, p in zip(self.there, _reorder(self.there, self.back, *given), strict=True):
             found[taken.place] = p
         return found
 
+    def swapped(self, layers: int, outputs: Tensor) -> Order:
+        """This order with the two outputs of each feature swapped too: `outputs` are the rows of the last of so many layers."""
+        weight, bias = 2 * layers - 2, 2 * layers - 1
+
+        def swap(all_taken: tuple[Taken, ...]) -> tuple[Taken, ...]:
+            columns = next((taken.columns for taken in all_taken if taken.place == weight), None)
+            others = (taken for taken in all_taken if taken.place not in (weight, bias))
+            return (*others, Taken(weight, outputs, columns), Taken(bias, outputs, None))
+
+        return Order(swap(self.there), swap(self.back))
+
     def of_units(self, terms: Tensor) -> Tensor:
         """What is (..., H) with the units of the first layer in the order of the library, in this one."""
-        there, back = (Taken(0, None, taken[0].rows) for taken in self)
+        there, back = (next((Taken(0, None, t.rows) for t in taken if t.place == 0), None) for taken in self)
+        if there is None or back is None:
+            return terms
         rows = terms.reshape(-1, terms.shape[-1])
         return _reorder((there,), (back,), rows)[0].view(terms.shape)
 
@@ -70,8 +86,9 @@ def _taken(orders: Sequence[Tensor], device: torch.device) -> tuple[Taken, ...]:
 
 def _reorder(there: tuple[Taken, ...], back: tuple[Taken, ...], *params: Tensor | None) -> Any:
     # A compiler has its own derivative of an index.
-    reorder = _Reorder.forward if torch.compiler.is_compiling() else _Reorder.apply
-    return reorder(there, back, *params)
+    if torch.compiler.is_compiling():
+        return _Reorder.forward(there, back, *params)
+    return apply(_Reorder, there, back, *params)
 
 
 class _Reorder(torch.autograd.Function):
@@ -88,7 +105,7 @@ class _Reorder(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads):  # type: ignore[no-untyped-def]
-        return None, None, *_Reorder.apply(ctx.back, ctx.there, *grads)
+        return None, None, *apply(_Reorder, ctx.back, ctx.there, *grads)
 
 
 def _take(p: Tensor | None, taken: Taken) -> Tensor | None:

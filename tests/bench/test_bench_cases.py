@@ -28,6 +28,8 @@ def cases_of(entry: Entry, setting: Setting) -> list[Case]:
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_results_are_right_and_candidates_run(entry: Entry) -> None:
     cases = cases_of(entry, Setting(quick=True))
+    if entry.name == "accelerate" and not cases:
+        pytest.skip("none of the libraries whose models it accelerates is installed")
     assert {case.operation for case in cases} == set(entry.measures)
     assert max(Counter((case.operation, case.mode, case.shape, case.variant) for case in cases).values()) == 1
     for case in cases:

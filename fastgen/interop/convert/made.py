@@ -8,25 +8,26 @@ import torch
 from torch import nn
 
 from ...ops import ScaleMap
+from .. import made
 from .parts import Linear, activation_of, refusal
 
 
-def made_layers(made: Any, *, first_active: bool) -> tuple[list[Linear], Linear | None]:
+def made_layers(network: Any, *, first_active: bool) -> tuple[list[Linear], Linear | None]:
     """The layers of a MADE, outputs shift and scale for each feature, and the linear map of its context.
 
     first_active: whether an activation follows the first layer before blocks that are not residual.
 
     Raises TypeError for batch norm and for contexts that enter residual blocks.
     """
-    layers = [Linear.of(made.initial_layer)]
-    for block in made.blocks:
+    layers = [Linear.of(network.initial_layer)]
+    for block in network.blocks:
         layers = _residual(layers, block) if hasattr(block, "linear_layers") else _forward(layers, block, first_active)
     # They answer with scale and shift.
-    features = made.initial_layer.in_features
-    layers.append(Linear.of(made.final_layer).rows(torch.arange(2 * features).view(-1, 2).flip(1).flatten()))
-    if not made.blocks and first_active:
-        layers[0] = layers[0]._replace(activation=activation_of(made.activation, made))
-    context = getattr(made, "context_layer", None)
+    features = network.initial_layer.in_features
+    layers.append(Linear.of(network.final_layer).rows(torch.arange(2 * features).view(-1, 2).flip(1).flatten()))
+    if not network.blocks and first_active:
+        layers[0] = layers[0]._replace(activation=activation_of(network.activation, network))
+    context = getattr(network, "context_layer", None)
     return layers, None if context is None else Linear.of(context)
 
 
@@ -58,12 +59,7 @@ def _residual(layers: list[Linear], block: Any) -> list[Linear]:
 
 def scale_map_of(layer: Any) -> ScaleMap:
     """The map that a transform's own formula shows: its scale has changed between versions of one number."""
-    raw = torch.linspace(-9, 9, 37, dtype=torch.float64)[:, None].repeat(1, layer.features)
-    shift, x = raw.cos(), raw.sin()
-    y, log_det = layer._elementwise_forward(x, torch.stack([raw, shift], -1).flatten(-2))
-    for known in (ScaleMap("softplus", eps=1e-3), ScaleMap("sigmoid", eps=1e-3)):
-        s = known(raw)
-        expected = x * s.exp() + shift, s.sum(-1)
-        if all(torch.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip((y, log_det), expected, strict=True)):
-            return known
-    raise refusal(layer, "expected a scale of softplus(u) + 1e-3 or sigmoid(u + 2) + 1e-3, found another")
+    found = made.scale_map_of(layer)
+    if found is None:
+        raise refusal(layer, "expected a scale of softplus(u) + 1e-3 or sigmoid(u + 2) + 1e-3, found another")
+    return found

@@ -22,6 +22,7 @@ from torch import nn
 from ... import flows
 from ...nn import ResidualMLP
 from ...ops import ScaleMap
+from ..nflows import AffineCouplingTransform as FastCoupling
 from .made import made_layers, scale_map_of
 from .parts import (
     Linear,
@@ -96,13 +97,10 @@ def _coupling(layer: AffineCouplingTransform) -> Sequence[flows.Transform]:
 
 def _coupling_scale_map(layer: AffineCouplingTransform) -> ScaleMap:
     """The map that a coupling's own formula shows, whatever its version."""
-    raw = torch.linspace(-9, 9, 37, dtype=torch.float64)[:, None]
-    params = torch.cat([torch.zeros_like(raw), raw], -1).repeat_interleave(layer.num_transform_features, -1)
-    scale, _ = layer._scale_and_shift(params)
-    for known in (ScaleMap("sigmoid", eps=1e-3), ScaleMap("softplus", eps=1e-3)):
-        if torch.allclose(scale[:, :1].log(), known(raw), rtol=1e-9, atol=1e-9):
-            return known
-    raise refusal(layer, "expected a scale of sigmoid(u + 2) + 1e-3 or softplus(u) + 1e-3, found another")
+    found = FastCoupling._scale_map(layer)
+    if found is None:
+        raise refusal(layer, "expected a scale of sigmoid(u + 2) + 1e-3 or softplus(u) + 1e-3, found another")
+    return found
 
 
 def _residual_net(network: Any, owner: Any) -> ResidualMLP:

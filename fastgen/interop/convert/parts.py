@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...flows import (
@@ -27,21 +26,7 @@ from ...flows import (
 from ...nn import MLP, network_of_masks
 from ...ops import MaskedNetwork, ScaleMap
 from ...reference import ACTIVATIONS
-
-_FUNCTIONS: dict[Any, str] = {
-    F.relu: "relu",
-    torch.relu: "relu",
-    F.leaky_relu: "leaky_relu",
-    F.elu: "elu",
-    F.tanh: "tanh",
-    torch.tanh: "tanh",
-    F.sigmoid: "sigmoid",
-    torch.sigmoid: "sigmoid",
-    F.softplus: "softplus",
-    F.silu: "silu",
-    F.gelu: "gelu",
-}
-_MODULES = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.SiLU, nn.GELU, nn.Identity)
+from .. import activations
 
 
 def refusal(layer: Any, why: str) -> TypeError:
@@ -50,17 +35,11 @@ def refusal(layer: Any, why: str) -> TypeError:
 
 def activation_of(activation: Any, layer: Any) -> str:
     """The name of an activation, a function or a module. Raises TypeError where networks here do not know it."""
-    if isinstance(activation, _MODULES):
-        # What options make of a module shows in what it computes.
-        # PyTorch's softplus is linear from 20 on, which rounds the last digits away.
-        x = torch.linspace(-40, 40, 161, dtype=torch.float64)
-        for name, known in ACTIVATIONS.items():
-            if torch.allclose(activation(x.clone()), known(x), rtol=1e-9, atol=1e-9):
-                return name
-    elif not isinstance(activation, nn.Module) and activation in _FUNCTIONS:
-        return _FUNCTIONS[activation]
-    name = getattr(activation, "__name__", type(activation).__name__)
-    raise refusal(layer, f"expected an activation of {', '.join(ACTIVATIONS)}, found {name}")
+    name = activations.activation_of(activation)
+    if name is None:
+        found = getattr(activation, "__name__", type(activation).__name__)
+        raise refusal(layer, f"expected an activation of {', '.join(ACTIVATIONS)}, found {found}")
+    return name
 
 
 class Linear(NamedTuple):
@@ -93,11 +72,6 @@ class Linear(NamedTuple):
     def columns(self, chosen: slice | Tensor) -> Linear:
         """Of some of its inputs."""
         return self._replace(weight=self.weight[:, chosen], mask=None if self.mask is None else self.mask[:, chosen])
-
-
-def interleaved(features: int) -> Tensor:
-    """Where two blocks of outputs, one entry for each feature, are to be found once the pairs lie side by side."""
-    return torch.arange(2 * features).view(2, features).t().flatten()
 
 
 def blocked(features: int) -> Tensor:

@@ -22,6 +22,7 @@ from torch.distributions.transforms import ComposeTransform, _InverseTransform
 
 from ... import flows
 from ...ops import ScaleMap
+from ..network import interleaved
 from .parts import (
     Linear,
     activation_of,
@@ -30,7 +31,6 @@ from .parts import (
     batch_norm,
     converted,
     coupling,
-    interleaved,
     masked_autoregressive,
     mlp,
     normal,
@@ -100,13 +100,14 @@ def _autoregressive(layer: AffineAutoregressive) -> Sequence[flows.Transform]:
         raise refusal(layer, f"expected param_dims [1, 1], found {list(network.param_dims)}")
     activation, width, features = activation_of(network.f, layer), network.context_dim, network.input_dim
     *hidden, last = network.layers
-    layers = [*(Linear.of(each, activation) for each in hidden), Linear.of(last).rows(interleaved(features))]
+    pairs = interleaved(torch.arange(2 * features), features)
+    layers = [*(Linear.of(each, activation) for each in hidden), Linear.of(last).rows(pairs)]
     context = layers[0].context(slice(width)) if width else None
     layers[0] = layers[0].columns(slice(width, None))
     direct = network.skip_layer
     if direct is not None and width:
         raise refusal(layer, "expected no skip connections with a context, which reach the outputs past the first layer")
-    skip = None if direct is None else Linear.of(direct).rows(interleaved(features))
+    skip = None if direct is None else Linear.of(direct).rows(pairs)
     return [masked_autoregressive(layers, scale_map=_clip(layer), direct=skip, context=context)]
 
 
