@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from ..plain import mask_of, masked_chain, parameters_of
 from . import masked_mlp
 
 # Each with what follows the network.
-BLOCKS = {
+BLOCKS: dict[str, tuple[Any, Any, Any]] = {
     "masked_autoregressive": (ops.masked_autoregressive, ops.affine_autoregressive, reference.affine_autoregressive),
     "masked_autoregressive_log_prob": (
         ops.masked_autoregressive_log_prob,
@@ -46,21 +47,17 @@ def cases(setting: Setting) -> Iterator[Case]:
             yield from passes(name, shape, candidates, candidates["W * M"], inputs, masked_mlp.work(network, batch))
 
 
-def _ours(transform: MaskedAutoregressiveTransform, block: Function, x: Tensor, *params: Tensor):  # type: ignore[no-untyped-def]
+def _ours(transform: MaskedAutoregressiveTransform, block: Function, x: Tensor, *params: Tensor) -> Any:
     network, plan = transform.made.masked(0, x.device)
     return block(x, network, params, scale_map=transform.scale_map, plan=plan)
 
 
-def _two_operations(  # type: ignore[no-untyped-def]
-    transform: MaskedAutoregressiveTransform, follows: Function, x: Tensor, *params: Tensor
-):
+def _two_operations(transform: MaskedAutoregressiveTransform, follows: Function, x: Tensor, *params: Tensor) -> Any:
     network, plan = transform.made.masked(0, x.device)
     shift, raw = ops.masked_mlp(x, network, params, plan=plan).unbind(-1)
     return follows(x, shift, raw, scale_map=transform.scale_map)
 
 
-def _plain(  # type: ignore[no-untyped-def]
-    transform: MaskedAutoregressiveTransform, follows: Function, masks: list[Tensor], x: Tensor, *params: Tensor
-):
+def _plain(transform: MaskedAutoregressiveTransform, follows: Function, masks: list[Tensor], x: Tensor, *params: Tensor) -> Any:
     shift, raw = masked_chain(x, transform.made.network, params, masks).unbind(-1)
     return follows(x, shift, raw, scale_map=transform.scale_map)

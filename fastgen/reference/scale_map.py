@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +62,9 @@ class ScaleMap:
             )
         if self.lo is not None and self.hi is not None and not self.lo <= self.hi:
             raise ValueError(f"lo: expected at most hi, found {self.lo} and {self.hi}")
+        first = next((option for option in (self.c, self.lo) if option is not None), self.eps)
+        # Once: every call passes it on.
+        object.__setattr__(self, "_code", (KINDS.index(self.kind), float(first), float(self.hi or 0.0)))
 
     def __call__(self, a: Tensor) -> Tensor:
         if self.kind == "softplus":
@@ -77,8 +79,7 @@ class ScaleMap:
             return a.clamp(self.lo, self.hi).detach() + (a - a.detach())
         return a
 
-    @cached_property
+    @property
     def code(self) -> tuple[int, float, float]:
         """What a kernel takes: the kind's index in `KINDS` and its up to two numbers (eps, c, or lo and hi)."""
-        first = next((option for option in (self.c, self.lo) if option is not None), self.eps)
-        return KINDS.index(self.kind), float(first), float(self.hi or 0.0)
+        return self._code  # type: ignore[attr-defined]
