@@ -267,3 +267,11 @@ def test_processes_compile_what_was_chosen() -> None:
     (job,) = (job for job in JOBS if (job.name, job.dtype, job.target) == ("gaussian_log_prob", "bfloat16", "sm_90"))
     ((done, found),) = jobs.compile_all([job], 1)
     assert done == job and [kernel.name for kernel in found] == ["gaussian_log_prob: forward", "gaussian_log_prob: backward"]
+
+
+def test_every_call_has_budgets_for_every_target() -> None:
+    # The source of the device's properties has no kernels.
+    expected = [job for job in jobs.all_jobs(list(BUDGETS)) if job.name != "device"]
+    kernels = [kernel for made in BUDGETS.values() for kernel in made.kernels]
+    assert [job for job in expected if not any(job.makes(kernel) for kernel in kernels)] == []
+    assert {job.target for job in expected if job.compiler == "triton"} == set(budget.SHARED_MEMORY)
