@@ -12,7 +12,14 @@ import fastgen
 
 PAGE = (Path(__file__).parents[2] / "docs" / "accelerate.md").read_text()
 SECTIONS = dict(re.findall(r"^### (.*?)\n(.*?)(?=^#)", PAGE, re.DOTALL | re.MULTILINE))
-NEEDS = {"nflows": "nflows", "normflows": "normflows", "Plain PyTorch": "torch"}
+NEEDS = {
+    "nflows": "nflows",
+    "normflows": "normflows",
+    "zuko": "zuko",
+    "Pyro": "pyro",
+    "FrEIA": "FrEIA",
+    "Plain PyTorch": "torch",
+}
 
 
 @pytest.mark.parametrize("section", SECTIONS)
