@@ -6,7 +6,6 @@
 namespace fastgen::cpu::FASTGEN_VARIANT {
 namespace {
 
-
 // A block's log-scale s, w = e^-s and, where `derivative` is not null, ds/dlog_scale. Without log_scale s is 0.
 template <class T>
 void read_scale(const Strided<T>& log_scale, const ScaleMap& map, const Block& b, T* __restrict s, T* __restrict w,

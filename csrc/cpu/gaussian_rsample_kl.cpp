@@ -130,8 +130,8 @@ void add_through_z(int n, const T* __restrict grad_z, const T* __restrict scale,
 // From the standard normal: also through z of one sample, and the scale.
 template <bool with_z, class T>
 FASTGEN_INLINE void set_through_kl(int n, const T* __restrict grad, const T* __restrict mean, const T* __restrict log_var,
-                                   const T* __restrict grad_z, const T* __restrict noise, T* __restrict scale, T* __restrict grad_mean,
-                                   T* __restrict grad_log_var) {
+                                   const T* __restrict grad_z, const T* __restrict noise, T* __restrict scale,
+                                   T* __restrict grad_mean, T* __restrict grad_log_var) {
   halve<T>(n, log_var, scale);
   for (int i = 0; i < n; ++i) {
     const Variance<T> v = variance(scale[i], log_var[i]);
