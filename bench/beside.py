@@ -10,12 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastgen.flows import Flow
+from fastgen.flows import Flow, MaskedAutoregressiveTransform
 
 from .case import OURS, Case, Setting, relative_error
 from .eager import on_reference
 from .networks import Sizes, Works, works_of
-from .peers.masked import MaskedPeer, PeerTransform, same_flow
+from .peers.masked import MaskedPeer, same_flow
 from .providers import compiled
 from .steps import CHECKED, EVALUATION, GRADIENTS, STEP, Candidate, value_and_gradients, whole_model
 
@@ -107,7 +107,7 @@ def checked(peer: MaskedPeer, sizes: Sizes) -> int:
 
 
 def works(flow: Flow, batch: int) -> Works:
-    networks = [module.network for module in flow.modules() if isinstance(module, PeerTransform)]
+    networks = [module.made.network for module in flow.modules() if isinstance(module, MaskedAutoregressiveTransform)]
     return works_of(networks, batch, sum(p.numel() for p in flow.parameters()))
 
 

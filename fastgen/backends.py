@@ -27,6 +27,8 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "masked_mlp": ("cpu", "triton"),
     "masked_autoregressive": ("cpu", "triton"),
     "masked_autoregressive_log_prob": ("cpu", "triton"),
+    "masked_autoregressive_stack": ("cpu", "triton"),
+    "masked_autoregressive_stack_log_prob": ("cpu", "triton"),
     "affine_autoregressive": ("cpu", "triton"),
     "affine_coupling": ("cpu", "triton"),
     "additive_coupling": ("cpu", "triton"),

@@ -20,6 +20,8 @@ ROOMS = (
 FORMS = {
     "autoregressive_sample": "autoregressive_inverse",
     "masked_autoregressive_log_prob": "masked_autoregressive",
+    "masked_autoregressive_stack": "masked_autoregressive",
+    "masked_autoregressive_stack_log_prob": "masked_autoregressive",
     "affine_coupling": "coupling",
     "additive_coupling": "coupling",
     "planar_inverse": "planar",

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastgen import ops
-from fastgen.flows import Composed, Flow, Inverse, StandardNormal, Transform
+from fastgen.flows import Composed, Flow, Inverse, MaskedAutoregressiveTransform, StandardNormal, Transform
 from fastgen.nn import network_of_masks
 from fastgen.ops import MaskedLayer, MaskedNetwork, ScaleMap
 
@@ -64,35 +63,26 @@ class MaskedPeer:
         return [p for block in self.blocks for layer in block.layers for p in (layer.weight, layer.bias)]
 
 
-class PeerTransform(Transform):
-    """z_i = x_i e^s_i + mu_i, the masks and weights those of a block: hidden units in the order of their degrees."""
-
-    def __init__(self, block: Block, scale_map: ScaleMap) -> None:
-        super().__init__()
-        arrangement = _Arrangement(block)
-        params = arrangement([p for layer in block.layers for p in (layer.weight, layer.bias)])
-        self.params = [nn.Parameter(p.detach().clone()) for p in params]
-        # For the module to know them; to read them there takes microseconds each.
-        self.registered = nn.ParameterList(self.params)
-        self.network, self.scale_map = arrangement.network, scale_map
-        self.plan = ops.make_network_plan(self.network, params[0].device)
-
-    def forward(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        shift, raw = ops.masked_mlp(x, self.network, self.params, plan=self.plan).unbind(-1)
-        return ops.affine_autoregressive(x, shift, raw, inverse=True, scale_map=self.scale_map, log_det=log_det)
-
-    def inverse(self, z: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        options: dict[str, Any] = {"scale_map": self.scale_map, "log_det": log_det, "plan": self.plan}
-        return ops.autoregressive_inverse(z, self.network, self.params, form="divide", **options)
-
-
 def same_flow(peer: MaskedPeer, features: int) -> Flow:
     """fastgen's flow with the weights of another library's: the same density."""
     weight = peer.blocks[0].layers[0].weight
-    transforms: Iterable[Transform] = (PeerTransform(block, peer.scale_map) for block in peer.blocks)
+    transforms: Iterable[Transform] = (_same_transform(block, peer.scale_map, features) for block in peer.blocks)
     if peer.slow:
         transforms = (Inverse(transform) for transform in transforms)
-    return Flow(StandardNormal(features, device=weight.device, dtype=weight.dtype), Composed(transforms))
+    flow = Flow(StandardNormal(features), Composed(transforms))
+    return flow.to(weight)
+
+
+@torch.no_grad()
+def _same_transform(block: Block, scale_map: ScaleMap, features: int) -> MaskedAutoregressiveTransform:
+    """z_i = x_i e^s_i + mu_i, the masks and weights those of a block: hidden units in the order of their degrees."""
+    arrangement = _Arrangement(block)
+    transform = MaskedAutoregressiveTransform(features, network=arrangement.network, scale_map=scale_map, form="divide")
+    params = arrangement([p for layer in block.layers for p in (layer.weight, layer.bias)])
+    for own, given in zip(transform.made.params, params, strict=True):
+        assert own is not None
+        own.copy_(given)
+    return transform
 
 
 class _Arrangement:

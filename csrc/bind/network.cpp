@@ -18,8 +18,7 @@ bool same_order(const int32_t* a, const int32_t* b, int64_t n) {
 }
 
 // Layers that share units list them in one order: the kernels keep units sorted from layer to layer.
-template <class T>
-void expect_one_order(const std::vector<cpu::NetworkLayer<T>>& layers, size_t count) {
+void expect_one_order(const std::vector<LayerPlan>& layers, size_t count) {
   const char* message = "plan: expected the same order of the units that layers share";
   for (size_t l = 0; l < count; ++l) {
     const cpu::Staircase& s = layers[l].stair;
@@ -39,32 +38,25 @@ void expect_count(size_t found, size_t expected, const char* name) {
     fail(std::string(name) + ": expected " + std::to_string(expected) + " entries, found " + std::to_string(found));
 }
 
-template <class T>
-std::vector<cpu::NetworkLayer<T>> read_layers(const Optionals& params, const Optionals& plan,
-                                              const std::vector<std::string>& activations,
-                                              const std::vector<int64_t>& residuals, bool direct, Device device) {
+std::vector<LayerPlan> read_layer_plans(const Optionals& plan, const std::vector<std::string>& activations,
+                                        const std::vector<int64_t>& residuals, bool direct, Device device) {
   const size_t count = activations.size();
   if (count == 0) fail("activations: expected at least one layer, found none");
   expect_count(residuals.size(), count, "residuals");
-  expect_count(params.size(), 2 * count + direct, "params");
   expect_count(plan.size(), 4 * (count + direct), "plan");
-  std::vector<cpu::NetworkLayer<T>> layers(count + direct);
+  std::vector<LayerPlan> layers(count + direct);
   for (size_t l = 0; l < layers.size(); ++l) {
-    const std::string name = "params[" + std::to_string(2 * l) + "]";
-    const Tensor& weight = present(params[2 * l], name);
-    expect_matrix(weight, name.c_str());
-    const int64_t in = weight.size(1), out = weight.size(0);
-    cpu::NetworkLayer<T>& layer = layers[l];
-    layer = {};
-    layer.weight = pointer<T>(weight, name.c_str(), {out, in}, device);
-    layer.bias = l < count ? pointer<T>(params[2 * l + 1], "bias", {out}, device) : nullptr;
-    layer.stair = read_plan(plan[4 * l], plan[4 * l + 1], present(plan[4 * l + 2], "prefix"),
-                            present(plan[4 * l + 3], "suffix"), in, out, device);
+    const Tensor &prefix = present(plan[4 * l + 2], "prefix"), &suffix = present(plan[4 * l + 3], "suffix");
+    const int64_t in = suffix.dims == 1 ? suffix.size(0) : 0, out = prefix.dims == 1 ? prefix.size(0) : 0;
+    LayerPlan& layer = layers[l];
+    layer.stair = read_plan(plan[4 * l], plan[4 * l + 1], prefix, suffix, in, out, device);
     layer.activation = l < count ? read_activation(activations[l]) : Activation::identity;
     layer.residual = l < count ? static_cast<int>(residuals[l]) : -1;
     const int64_t expected = l == 0 || l == count ? layers[0].stair.in : layers[l - 1].stair.out;
-    if (in != expected) fail(name + ": expected " + std::to_string(expected) + " columns, found " + std::to_string(in));
-    if (l == count && out != layers[count - 1].stair.out) fail(name + ": expected as many rows as the last layer has");
+    if (in != expected)
+      fail("plan: expected " + std::to_string(expected) + " inputs of layer " + std::to_string(l) + ", found " +
+           std::to_string(in));
+    if (l == count && out != layers[count - 1].stair.out) fail("plan: expected as many direct outputs as the last layer has");
     if (l < count && residuals[l] != -1) {
       if (residuals[l] < 0 || residuals[l] >= static_cast<int64_t>(l) || layers[residuals[l]].stair.out != out)
         fail("residuals: expected earlier layers of the same width, or -1");
@@ -75,11 +67,28 @@ std::vector<cpu::NetworkLayer<T>> read_layers(const Optionals& params, const Opt
   return layers;
 }
 
-template std::vector<cpu::NetworkLayer<float>> read_layers<float>(const Optionals&, const Optionals&,
-                                                                  const std::vector<std::string>&, const std::vector<int64_t>&,
-                                                                  bool, Device);
-template std::vector<cpu::NetworkLayer<double>> read_layers<double>(const Optionals&, const Optionals&,
-                                                                    const std::vector<std::string>&,
-                                                                    const std::vector<int64_t>&, bool, Device);
+template <class T>
+std::vector<cpu::NetworkLayer<T>> with_parameters(const std::vector<LayerPlan>& plans, bool direct, const Optionals& params,
+                                                  Device device) {
+  expect_count(params.size(), 2 * plans.size() - direct, "params");
+  std::vector<cpu::NetworkLayer<T>> layers(plans.size());
+  for (size_t l = 0; l < plans.size(); ++l) {
+    cpu::NetworkLayer<T>& layer = layers[l];
+    layer = {};
+    layer.stair = plans[l].stair;
+    layer.activation = plans[l].activation;
+    layer.residual = plans[l].residual;
+    const std::string name = "params[" + std::to_string(2 * l) + "]";
+    present(params[2 * l], name);
+    layer.weight = pointer<T>(params[2 * l], name.c_str(), {layer.stair.out, layer.stair.in}, device);
+    layer.bias = 2 * l + 1 < params.size() ? pointer<T>(params[2 * l + 1], "bias", {layer.stair.out}, device) : nullptr;
+  }
+  return layers;
+}
+
+template std::vector<cpu::NetworkLayer<float>> with_parameters<float>(const std::vector<LayerPlan>&, bool, const Optionals&,
+                                                                      Device);
+template std::vector<cpu::NetworkLayer<double>> with_parameters<double>(const std::vector<LayerPlan>&, bool, const Optionals&,
+                                                                        Device);
 
 }  // namespace fastgen

@@ -13,12 +13,29 @@ using Optionals = std::vector<Optional>;
 
 void expect_count(size_t found, size_t expected, const char* name);
 
-// The layers of a network, from its parameters, plan (four tensors a layer) and description; the direct one last. Raises
-// unless they fit together.
+// A layer but for its parameters.
+struct LayerPlan {
+  cpu::Staircase stair;
+  Activation activation;
+  int residual;
+};
+
+// The layers of a network, from its plan (four tensors a layer) and description; the direct one last. Raises unless they fit
+// together.
+std::vector<LayerPlan> read_layer_plans(const Optionals& plan, const std::vector<std::string>& activations,
+                                        const std::vector<int64_t>& residuals, bool direct, Device device = Device::cpu);
+
+// The layers with their parameters. Raises unless these have the shapes that the plans ask for.
+template <class T>
+std::vector<cpu::NetworkLayer<T>> with_parameters(const std::vector<LayerPlan>& plans, bool direct, const Optionals& params,
+                                                  Device device = Device::cpu);
+
 template <class T>
 std::vector<cpu::NetworkLayer<T>> read_layers(const Optionals& params, const Optionals& plan,
                                               const std::vector<std::string>& activations,
-                                              const std::vector<int64_t>& residuals, bool direct, Device device = Device::cpu);
+                                              const std::vector<int64_t>& residuals, bool direct, Device device = Device::cpu) {
+  return with_parameters<T>(read_layer_plans(plan, activations, residuals, direct, device), direct, params, device);
+}
 
 template <class T>
 cpu::MaskedNetwork<T> network_of(const std::vector<cpu::NetworkLayer<T>>& layers, size_t count) {

@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from ..nn import MADE
-from ..ops import ScaleMap, autoregressive_inverse, masked_autoregressive, masked_autoregressive_log_prob
+from ..ops import AutoregressiveBlock, ScaleMap, autoregressive_inverse, masked_autoregressive, masked_autoregressive_log_prob
 from ..reference.autoregressive_inverse import FORMS
-from .transform import Transform
+from .transform import MaskedBlock, Transform, hooked
 
 # Scales between 1/1000 and 1000: wide enough for data, and a wild network output cannot overflow.
 SCALE_MAP = ScaleMap("soft_clip", c=math.log(1000))
@@ -53,15 +53,23 @@ class MaskedAutoregressiveTransform(Transform):
         config = {**made, "scale_map": dataclasses.asdict(self.scale_map)}
         return config if self.form == "multiply" else {**config, "form": self.form}
 
-    def _call(self, operation: Callable, x: Tensor, context: Tensor | None, log_det: Tensor | None) -> Any:
-        made = self.made
-        terms = made.context_terms(context)
+    def _block(self, x: Tensor, context: Tensor | None) -> MaskedBlock:
+        terms = self.made.context_terms(context)
         if terms is not None:
             # Under autocast a linear layer answers in another dtype than x's.
             terms = terms.to(x.dtype)
-        network, plan = made.masked(0, x.device)
-        options = {"form": self.form, "scale_map": self.scale_map, "context_terms": terms, "log_det": log_det, "plan": plan}
-        return operation(x, network, made.params, **options)
+        network, plan = self.made.masked(0, x.device)
+        return MaskedBlock(AutoregressiveBlock(network, self.made.params, self.form, self.scale_map, terms), plan)
+
+    def _call(self, operation: Callable, x: Tensor, context: Tensor | None, log_det: Tensor | None) -> Any:
+        (network, params, form, scale_map, terms), plan = self._block(x, context)
+        options = {"form": form, "scale_map": scale_map, "context_terms": terms, "log_det": log_det, "plan": plan}
+        return operation(x, network, params, **options)
+
+    def masked_block(self, x: Tensor, context: Tensor | None, *, inverse: bool = False) -> MaskedBlock | None:
+        if inverse or type(self) is not MaskedAutoregressiveTransform or hooked(self):
+            return None
+        return self._block(x, context)
 
     def forward(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._call(masked_autoregressive, x, context, log_det)

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.named import kind_of
-from ..ops.gaussian_log_prob import gaussian_log_prob
+from ..ops import (
+    AutoregressiveBlock,
+    NetworkPlan,
+    gaussian_log_prob,
+    masked_autoregressive_stack,
+    masked_autoregressive_stack_log_prob,
+)
 from ..reference.accumulate import accumulator
 from .checks import at_least_one
 from .reversible import reconstruction_error, run, same_random_numbers
@@ -29,6 +35,13 @@ class Retraced(NamedTuple):
     leaves: tuple[Tensor, ...]
     output: Tensor
     log_det: Tensor
+
+
+class MaskedBlock(NamedTuple):
+    """A step that reads the network of a masked autoregressive transform forward."""
+
+    block: AutoregressiveBlock
+    plan: NetworkPlan
 
 
 # By name, the first of each: the transforms that a description can name.
@@ -80,6 +93,13 @@ class Transform(nn.Module):
         z, log_det = self(x, context, log_det=log_det)
         return gaussian_log_prob(z) + log_det
 
+    def masked_block(self, x: Tensor, context: Tensor | None, *, inverse: bool = False) -> MaskedBlock | None:
+        """The step to `forward` (x), or to `inverse` (x), as a block of a masked autoregressive stack; None: it is none.
+
+        Such steps in a row are one call.
+        """
+        return None
+
     def retrace(self, output: Tensor, context: Tensor | None = None, *, inverse: bool = False) -> Retraced:
         """The step from the input to `output`, what `forward` gave (`inverse`, if inverse), with the input rebuilt from it.
 
@@ -122,6 +142,19 @@ def describe_transform(transform: Transform) -> dict[str, Any]:
     return {"kind": name, **transform.config}
 
 
+def hooked(module: nn.Module) -> bool:
+    """Whether something waits for the module to be called: a hook, or what `compile` made of it."""
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return bool(hooks) or module._compiled_call_impl is not None
+
+
+def _stack(steps: Sequence[MaskedBlock], x: Tensor, log_det: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    if not steps:
+        return x, log_det
+    blocks, plans = zip(*steps, strict=True)
+    return masked_autoregressive_stack(x, blocks, log_det=log_det, plans=plans)
+
+
 def spread_log_det(value: Tensor | float, x: Tensor, log_det: Tensor | None) -> Tensor:
     """A log_det that is the same for every row of x (..., D), added to `log_det` if given: (...)."""
     if log_det is None:
@@ -155,6 +188,9 @@ class Inverse(Transform):
 
     def inverse(self, z: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.transform(z, context, log_det=log_det)
+
+    def masked_block(self, x: Tensor, context: Tensor | None, *, inverse: bool = False) -> MaskedBlock | None:
+        return None if hooked(self) else self.transform.masked_block(x, context, inverse=not inverse)
 
     def retrace(self, output: Tensor, context: Tensor | None = None, *, inverse: bool = False) -> Retraced:
         return self.transform.retrace(output, context, inverse=not inverse)
@@ -226,10 +262,18 @@ class Composed(Transform):
 
     def normal_log_prob(self, x: Tensor, context: Tensor | None = None, *, log_det: Tensor | None = None) -> Tensor:
         # What the last transform keeps is gone before the others are rebuilt: nothing is won by rebuilding its input.
-        *first, last = self.transforms
+        first: list[Transform] = list(self.transforms)
+        last: list[MaskedBlock] = []
+        while first and not (self.reversible and last) and (step := first[-1].masked_block(x, context)) is not None:
+            last.insert(0, step)
+            first.pop()
+        final = None if last else first.pop()
         if first:
             x, log_det = self._walk(first, x, context, log_det)
-        return last.normal_log_prob(x, context, log_det=log_det)
+        if final is not None:
+            return final.normal_log_prob(x, context, log_det=log_det)
+        blocks, plans = zip(*last, strict=True)
+        return masked_autoregressive_stack_log_prob(x, blocks, log_det=log_det, plans=plans)
 
     def _walk(
         self,
@@ -243,8 +287,16 @@ class Composed(Transform):
             reads = itertools.chain((x, context, log_det), *(transform.parameters() for transform in transforms))
             if any(t is not None and t.requires_grad for t in reads):
                 return run(transforms, x, context, log_det, inverse=inverse, anchor_every=self.anchor_every)
+        waiting: list[MaskedBlock] = []
         for transform in reversed(transforms) if inverse else transforms:
+            block = transform.masked_block(x, context, inverse=inverse)
+            if block is not None:
+                waiting.append(block)
+                continue
+            x, log_det = _stack(waiting, x, log_det)
+            waiting = []
             x, log_det = (transform.inverse if inverse else transform)(x, context, log_det=log_det)
+        x, log_det = _stack(waiting, x, log_det)
         assert log_det is not None
         return x, log_det
 

@@ -85,6 +85,15 @@ class MaskedLinear(Planned[LinearPlan]):
             plan=self._plan_on(x.device),
         )
 
+    @property
+    def params(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias."""
+        own = self._parameters
+        # A lookup costs a tenth of an attribute; a parametrized weight is an attribute only.
+        if "weight" in own and "bias" in own:
+            return own["weight"], own["bias"]  # type: ignore[return-value]
+        return self.weight, self.bias
+
     def _make_plan(self, device: torch.device) -> LinearPlan:
         return make_plan(self.in_degrees, self.out_degrees, strict=self.strict, device=device)
 

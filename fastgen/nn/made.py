@@ -220,7 +220,7 @@ class MADE(Planned[tuple[NetworkPlan, ...]]):
     @property
     def params(self) -> list[Tensor | None]:
         """The flat list of parameters that operations take, see `fastgen.ops.MaskedNetwork`."""
-        params: list[Tensor | None] = [p for layer in self.layers for p in (layer.weight, layer.bias)]
+        params: list[Tensor | None] = [p for layer in self.layers for p in layer.params]
         return params if self.direct is None else [*params, self.direct.weight]
 
     def reordered(self, degrees: Tensor, device: torch.device) -> Reordered:

@@ -36,11 +36,15 @@ def register(schema: str, run: Callable, fake: Callable) -> Callable:
 
 def needs_gradients(*tensors: Tensor | None) -> bool:
     """Whether a call has to go through its Function: for gradients, or to refuse forward mode, whose tangents it would drop."""
+    return _needs_gradients(tensors)
+
+
+def _needs_gradients(args: Sequence[Any]) -> bool:
     if forward_ad._current_level >= 0:
         return True
     if torch.is_grad_enabled():
-        for t in tensors:
-            if t is not None and t.requires_grad:
+        for a in args:
+            if isinstance(a, Tensor) and a.requires_grad:
                 return True
     return False
 
@@ -52,7 +56,7 @@ def apply(function: type[torch.autograd.Function], *args: Any) -> Any:
     """
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return function.apply(*args)
-    if not needs_gradients(*[a for a in args if isinstance(a, Tensor)]):
+    if not _needs_gradients(args):
         return function.forward(*args)
     return super(torch.autograd.Function, function).apply(*args)  # type: ignore[misc]
 

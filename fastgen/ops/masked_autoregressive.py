@@ -1,154 +1,28 @@
-"""A block of a masked autoregressive flow as one operation: network, affine map and log_det in one call each way."""
+"""Blocks of a masked autoregressive flow as one operation: networks, affine maps and log_det in one call each way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import backends, reference
-from ..reference import MaskedNetwork, ScaleMap
+from ..reference import AutoregressiveBlock, MaskedNetwork, ScaleMap
 from ..reference.autoregressive_inverse import FORMS
 from . import _check
 from ._autoregressive import check_autoregressive
-from ._library import apply, differentiable, empty_rows, needs_gradients, per_row, register, twice_differentiable, wanted
+from ._library import needs_gradients
 from ._plan import NetworkPlan, make_network_plan
+from ._stack import call, differentiable_call, prepare
 from .affine_autoregressive import affine_autoregressive
-from .autoregressive_inverse import Params, Univariate
+from .autoregressive_inverse import Params
 from .gaussian_log_prob import gaussian_log_prob
 from .masked_linear import rows
-from .masked_mlp import gradient_room, masked_mlp, saved_size, spec_of, validate
+from .masked_mlp import masked_mlp, validate, validate_context_terms
 
-# `described`: what `Spec` and `Univariate` hold, then `save` or `needs`, and `log_prob`, as the schemas below list them. With
-# `log_prob` z is standard normal and the log-density of x the result.
-
-
-def _forward(
-    x: Tensor,
-    params: Params,
-    context_terms: Tensor | None,
-    log_det: Tensor | None,
-    plan: Params,
-    *described: Any,
-) -> tuple[Tensor, Tensor, Tensor]:
-    if backends.on_triton(x):
-        kernel = backends.kernels("masked_autoregressive")
-        return kernel.forward(x, params, context_terms, log_det, plan, *described)
-    z, total, saved = _forward_fake(x, params, context_terms, log_det, plan, *described)
-    *network_and_map, save, log_prob = described
-    outputs = None if log_prob else z, total, saved if save else None
-    backends.compiled().masked_autoregressive_forward(x, params, context_terms, log_det, plan, *network_and_map, *outputs)
-    return z, total, saved
-
-
-def _forward_fake(
-    x: Tensor,
-    params: Params,
-    context_terms: Tensor | None,
-    log_det: Tensor | None,
-    plan: Params,
-    activations: Sequence[str],
-    *described: Any,
-) -> tuple[Tensor, Tensor, Tensor]:
-    *_, save, log_prob = described
-    z = x.new_empty(0) if log_prob else empty_rows(x)
-    # Of the hidden units, then the network's outputs.
-    kept = saved_size(x, params, activations) + 2 * x.numel() if save else 0
-    return z, per_row(x), x.new_empty(kept)
-
-
-def _backward(
-    grad_z: Tensor | None,
-    grad_total: Tensor | None,
-    x: Tensor,
-    params: Params,
-    saved: Tensor,
-    plan: Params,
-    *described: Any,
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    if backends.on_triton(x):
-        kernel = backends.kernels("masked_autoregressive")
-        return kernel.backward(grad_z, grad_total, x, params, saved, plan, *described)
-    *network_and_map, needs, log_prob = described
-    gx, gc, gparams = gradient_room(x, params, needs)
-    of_x, of_context, *of_params = wanted((gx, gc, *gparams), needs)
-    backends.compiled().masked_autoregressive_backward(
-        grad_z, grad_total, x, params, saved, plan, *network_and_map, log_prob, of_x, of_context, of_params
-    )
-    return gx, gc, gparams
-
-
-def _backward_fake(
-    grad_z: Tensor | None,
-    grad_total: Tensor | None,
-    x: Tensor,
-    params: Params,
-    saved: Tensor,
-    plan: Params,
-    *described: Any,
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    *_, needs, _ = described
-    return gradient_room(x, params, needs)
-
-
-_NETWORK = "Tensor?[] plan, str[] activations, int[] residuals, bool direct, bool divide, int kind, float first, float second"
-_call = register(
-    f"masked_autoregressive(Tensor x, Tensor?[] params, Tensor? context_terms, Tensor? log_det, {_NETWORK}, bool save,"
-    " bool log_prob) -> (Tensor, Tensor, Tensor)",
-    _forward,
-    _forward_fake,
-)
-_call_backward = register(
-    "masked_autoregressive_backward(Tensor? grad_z, Tensor? grad_total, Tensor x, Tensor?[] params, Tensor saved,"
-    f" {_NETWORK}, bool[] needs, bool log_prob) -> (Tensor, Tensor, Tensor[])",
-    _backward,
-    _backward_fake,
-)
-
-
-class _MaskedAutoregressive(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        plan: list[Tensor | None],
-        described: tuple[Any, ...],
-        log_prob: bool,
-        definition: Callable,
-        x: Tensor,
-        context_terms: Tensor | None,
-        log_det: Tensor | None,
-        *params: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return _call(x, params, context_terms, log_det, plan, *described, True, log_prob)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-        ctx.plan, ctx.described, ctx.log_prob, ctx.definition, x, context_terms, _, *params = inputs
-        z, _, saved = output
-        ctx.mark_non_differentiable(*((z, saved) if ctx.log_prob else (saved,)))
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, context_terms, saved, *params)
-
-    @staticmethod
-    def backward(ctx, grad_z, grad_total, _):  # type: ignore[no-untyped-def]
-        x, context_terms, saved, *params = ctx.saved_tensors
-        of_x, of_context, of_log_det, *of_params = ctx.needs_input_grad[4:]
-        needs = [of_x, of_context, *of_params]
-        passed = grad_total if of_log_det else None
-        if ctx.log_prob:
-            grad_z = None  # a compiler makes one up
-        if not any(needs) or (grad_z is None and grad_total is None):
-            return None, None, None, None, None, None, passed, *(None for _ in params)
-        if twice_differentiable():
-            incoming = (grad_total,) if ctx.log_prob else (grad_z, grad_total)
-            grads = differentiable(ctx.definition, (x, context_terms, *params), needs, incoming)
-        else:
-            gx, gc, gparams = _call_backward(
-                grad_z, grad_total, x, params, saved, ctx.plan, *ctx.described, needs, ctx.log_prob
-            )
-            grads = wanted((gx, gc, *gparams), needs)
-        return None, None, None, None, *grads[:2], passed, *grads[2:]
+Blocks = Sequence[AutoregressiveBlock]
+Plans = Sequence[NetworkPlan] | None
 
 
 def masked_autoregressive(
@@ -187,7 +61,8 @@ def masked_autoregressive(
     Raises:
         TypeError, ValueError: a dtype, device, shape, form or network that does not fit.
     """
-    return _block(False, x, network, params, form, scale_map, context_terms, log_det, plan)
+    blocks = [AutoregressiveBlock(network, params, form, scale_map, context_terms)]
+    return _run("masked_autoregressive", False, x, blocks, None if plan is None else [plan], log_det)
 
 
 def masked_autoregressive_log_prob(
@@ -205,84 +80,159 @@ def masked_autoregressive_log_prob(
 
     The last block of a flow in one call, which forms no z. Arguments, dtypes and errors: those of `masked_autoregressive`.
     """
-    return _block(True, x, network, params, form, scale_map, context_terms, log_det, plan)[1]
+    blocks = [AutoregressiveBlock(network, params, form, scale_map, context_terms)]
+    return _run("masked_autoregressive_log_prob", True, x, blocks, None if plan is None else [plan], log_det)[1]
 
 
-def _block(
-    log_prob: bool,
-    x: Tensor,
-    network: MaskedNetwork,
-    params: Params,
-    form: str,
-    scale_map: ScaleMap,
-    context_terms: Tensor | None,
-    log_det: Tensor | None,
-    plan: NetworkPlan | None,
+def masked_autoregressive_stack(
+    x: Tensor, blocks: Blocks, *, log_det: Tensor | None = None, plans: Plans = None
 ) -> tuple[Tensor, Tensor]:
+    """`masked_autoregressive` block after block, in one call each way on the CPU.
+
+    What the blocks hand on to each other, and the gradients between them, stay inside the call: with small networks calls are
+    most of the cost. On a GPU there is a call for each block, so that a wrapper can send the gradients of one while those of
+    the blocks before are computed.
+
+    Args:
+        x: (..., D), floating; any strides, any number of rows.
+        blocks: at least one, the first reads x; see `masked_autoregressive` for what each holds.
+        log_det: (...,), read and added to the result, of the result's dtype.
+        plans: what `make_network_plan` made of each network for x's device; without them this call makes them.
+
+    Returns:
+        z (..., D) of the last block, and the log_det (...,) of all in nats, both as `masked_autoregressive` gives them.
+
+    Raises:
+        TypeError, ValueError: no block, another number of plans, or what `masked_autoregressive` raises, the block named.
+    """
+    _expect_blocks(blocks, plans)
+    return _run("masked_autoregressive_stack", False, x, blocks, plans, log_det)
+
+
+def masked_autoregressive_stack_log_prob(
+    x: Tensor, blocks: Blocks, *, log_det: Tensor | None = None, plans: Plans = None
+) -> Tensor:
+    """The log-density (...,) in nats of x where the z of `masked_autoregressive_stack` is standard normal, `log_det` added.
+
+    The last block forms no z. Arguments and errors: those of `masked_autoregressive_stack`.
+    """
+    _expect_blocks(blocks, plans)
+    return _run("masked_autoregressive_stack_log_prob", True, x, blocks, plans, log_det)[1]
+
+
+def _expect_blocks(blocks: Blocks, plans: Plans) -> None:
+    if not blocks:
+        raise ValueError("blocks: expected at least one, found none")
+    if plans is not None and len(plans) != len(blocks):
+        raise ValueError(f"plans: expected one for each of {len(blocks)} blocks, found {len(plans)}")
+
+
+def _run(name: str, log_prob: bool, x: Tensor, blocks: Blocks, plans: Plans, log_det: Tensor | None) -> tuple[Tensor, Tensor]:
     """z, not to be read where the log-density is wanted, and the log_det or that log-density."""
-    _validate(x, network, params, form, context_terms, log_det)
-    name = "masked_autoregressive_log_prob" if log_prob else "masked_autoregressive"
+    _validate_rows(x, blocks, log_det)
+    tensors = [t for block in blocks for t in (block.context_terms, *block.params)]
     if _check.autocast_dtype(x) is not None:
-        return _by_parts(log_prob, x, network, params, form, scale_map, context_terms, log_det, plan)
-    if backends.choose(name, x, context_terms, log_det, *params).backend == "reference":
-        total = getattr(reference, name)(
-            x, network, params, form=form, scale_map=scale_map, context_terms=context_terms, log_det=log_det
-        )
-        return (x, total) if log_prob else total
-    if plan is None:
-        plan = make_network_plan(network, x.device)
-    flat_plan = [t for layer in plan for t in layer]
+        _validate_networks(x, blocks)
+        return _one_by_one(_by_parts, log_prob, x, blocks, plans, log_det)
+    backend = backends.choose(name, x, log_det, *tensors).backend
+    if backend == "cpu" and not torch.compiler.is_compiling():
+        try:
+            return _call(log_prob, x, blocks, plans, log_det)
+        except (TypeError, ValueError):
+            # The kernels check parameters themselves; this says which one does not fit.
+            _validate_networks(x, blocks)
+            raise
+    _validate_networks(x, blocks)
+    if backend == "reference":
+        return _defined(log_prob, x, blocks, log_det)
+    if backend != "cpu":
+        return _one_by_one(_call, log_prob, x, blocks, plans, log_det)
+    return _call(log_prob, x, blocks, plans, log_det)
+
+
+def _defined(log_prob: bool, x: Tensor, blocks: Blocks, log_det: Tensor | None) -> tuple[Tensor, Tensor]:
+    if log_prob:
+        return x, reference.masked_autoregressive_stack_log_prob(x, blocks, log_det=log_det)
+    return reference.masked_autoregressive_stack(x, blocks, log_det=log_det)
+
+
+def _one_by_one(
+    run: Callable, log_prob: bool, x: Tensor, blocks: Blocks, plans: Plans, log_det: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    for i, block in enumerate(blocks):
+        last = i + 1 == len(blocks)
+        x, log_det = run(log_prob and last, x, [block], None if plans is None else [plans[i]], log_det)
+    assert log_det is not None
+    return x, log_det
+
+
+def _call(log_prob: bool, x: Tensor, blocks: Blocks, plans: Plans, log_det: Tensor | None) -> tuple[Tensor, Tensor]:
+    if plans is None:
+        plans = [make_network_plan(block.network, x.device) for block in blocks]
+    plan, described = prepare(blocks, plans)
     x2 = rows(x)
-    if context_terms is not None:
-        context_terms = rows(context_terms.expand(*x.shape[:-1], context_terms.shape[-1]))
-    shaped = x.dim() != 2
+    shaped = x2 is not x
+    terms = [block.context_terms for block in blocks]
+    contexts = [c if c is None else rows(c.expand(*x.shape[:-1], c.shape[-1])) for c in terms]
     if shaped and log_det is not None:
         log_det = log_det.reshape(-1)
-    params = [p if p is None else p.contiguous() for p in params]
-    described = (*spec_of(network), *Univariate(form == "divide", *scale_map.code))
-    if needs_gradients(x2, context_terms, log_det, *params):
+    params = [p if p is None else p.contiguous() for block in blocks for p in block.params]
+    if needs_gradients(x2, log_det, *contexts, *params):
 
-        def definition(x: Tensor, context_terms: Tensor | None, *params: Tensor | None) -> object:
-            function = getattr(reference, name)
-            return function(x, network, params, form=form, scale_map=scale_map, context_terms=context_terms)
+        def definition(x: Tensor, *tensors: Tensor | None) -> object:
+            z, total = _defined(log_prob, x, _replaced(blocks, tensors), None)
+            return total if log_prob else (z, total)
 
-        given = (flat_plan, described, log_prob, definition, x2, context_terms, log_det, *params)
-        z, total, _ = apply(_MaskedAutoregressive, *given)
+        z, total = differentiable_call(definition, x2, params, contexts, log_det, plan, described, log_prob)
     else:
-        z, total, _ = _call(x2, params, context_terms, log_det, flat_plan, *described, False, log_prob)
+        z, total, _ = call(x2, params, contexts, log_det, plan, *described, False, log_prob)
     if not shaped:
         return z, total
     return z if log_prob else z.view(x.shape), total.view(x.shape[:-1])
 
 
-def _by_parts(
-    log_prob: bool,
-    x: Tensor,
-    network: MaskedNetwork,
-    params: Params,
-    form: str,
-    scale_map: ScaleMap,
-    context_terms: Tensor | None,
-    log_det: Tensor | None,
-    plan: NetworkPlan | None,
-) -> tuple[Tensor, Tensor]:
-    """For autocast: the network in its dtype, the map in that of x."""
-    shift, raw = masked_mlp(x, network, params, context_terms=context_terms, plan=plan).to(x.dtype).unbind(-1)
-    z, total = affine_autoregressive(x, shift, raw, inverse=form == "divide", scale_map=scale_map, log_det=log_det)
+def _replaced(blocks: Blocks, tensors: Params) -> list[AutoregressiveBlock]:
+    """The blocks with other tensors: the terms of every block's context, then the parameters of all."""
+    made, at = [], len(blocks)
+    for block, terms in zip(blocks, tensors, strict=False):
+        end = at + len(block.params)
+        made.append(block._replace(params=tensors[at:end], context_terms=terms))
+        at = end
+    return made
+
+
+def _by_parts(log_prob: bool, x: Tensor, blocks: Blocks, plans: Plans, log_det: Tensor | None) -> tuple[Tensor, Tensor]:
+    """For autocast, one block: the network in its dtype, the map in that of x."""
+    (block,), plan = blocks, None if plans is None else plans[0]
+    outputs = masked_mlp(x, block.network, block.params, context_terms=block.context_terms, plan=plan)
+    shift, raw = outputs.to(x.dtype).unbind(-1)
+    inverse = block.form == "divide"
+    z, total = affine_autoregressive(x, shift, raw, inverse=inverse, scale_map=block.scale_map, log_det=log_det)
     return z, gaussian_log_prob(z) + total if log_prob else total
 
 
-def _validate(
-    x: Tensor,
-    network: MaskedNetwork,
-    params: Params,
-    form: str,
-    context_terms: Tensor | None,
-    log_det: Tensor | None,
-) -> None:
-    if form not in FORMS:
-        raise ValueError(f"form: expected one of {', '.join(FORMS)}, found {form!r}")
-    validate(x, network, params, context_terms)
-    check_autoregressive(network, 2)
+def _validate_rows(x: Tensor, blocks: Blocks, log_det: Tensor | None) -> None:
+    _check.floating(x, "x")
+    _check.features(x, "x", blocks[0].network.features)
     if log_det is not None:
         _check.per_row(log_det, "log_det", x, "x")
+    for block in blocks:
+        if block.context_terms is not None:
+            validate_context_terms(x, "x", block.network, block.context_terms, x.shape[:-1])
+
+
+def _validate_networks(x: Tensor, blocks: Blocks) -> None:
+    for i, block in enumerate(blocks):
+        try:
+            _validate_network(x, block)
+        except (TypeError, ValueError) as error:
+            if len(blocks) == 1:
+                raise
+            raise type(error)(f"blocks[{i}]: {error}") from None
+
+
+def _validate_network(x: Tensor, block: AutoregressiveBlock) -> None:
+    if block.form not in FORMS:
+        raise ValueError(f"form: expected one of {', '.join(FORMS)}, found {block.form!r}")
+    validate(x, block.network, block.params, None)
+    check_autoregressive(block.network, 2)

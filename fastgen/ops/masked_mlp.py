@@ -251,6 +251,11 @@ def validate_parameters(
         _check.like(p, f"params[{i}]", x, name)  # type: ignore[arg-type]
         _check.shape(p, f"params[{i}]", shape)  # type: ignore[arg-type]
     if context_terms is not None:
-        _check.like(context_terms, "context_terms", x, name)
-        _check.features(context_terms, "context_terms", network.parameter_shapes[0][0])
-        _check.batch_broadcastable(context_terms, "context_terms", batch)
+        validate_context_terms(x, name, network, context_terms, batch)
+
+
+def validate_context_terms(x: Tensor, name: str, network: MaskedNetwork, context_terms: Tensor, batch: tuple[int, ...]) -> None:
+    """Raises TypeError or ValueError unless a context's terms fit the network, the dtype and device of `x`, and the batch."""
+    _check.like(context_terms, "context_terms", x, name)
+    _check.features(context_terms, "context_terms", network.parameter_shapes[0][0])
+    _check.batch_broadcastable(context_terms, "context_terms", batch)

@@ -11,7 +11,13 @@ from .gaussian_mixture_log_prob import gaussian_mixture_log_prob
 from .gaussian_rsample_kl import gaussian_rsample_kl, gaussian_rsample_log_ratio
 from .iwae_bound import iwae_bound
 from .likelihoods import bernoulli_log_prob, categorical_log_prob, discretized_logistic_log_prob
-from .masked_autoregressive import masked_autoregressive, masked_autoregressive_log_prob
+from .masked_autoregressive import (
+    AutoregressiveBlock,
+    masked_autoregressive,
+    masked_autoregressive_log_prob,
+    masked_autoregressive_stack,
+    masked_autoregressive_stack_log_prob,
+)
 from .masked_linear import degree_mask, masked_linear
 from .masked_mlp import MaskedLayer, MaskedNetwork, masked_mlp
 from .planar import planar, planar_inverse
@@ -20,6 +26,7 @@ from .scale_map import ScaleMap
 
 __all__ = [
     "ACTIVATIONS",
+    "AutoregressiveBlock",
     "Checkerboard",
     "ConditionalSampler",
     "MaskedLayer",
@@ -42,6 +49,8 @@ __all__ = [
     "iwae_bound",
     "masked_autoregressive",
     "masked_autoregressive_log_prob",
+    "masked_autoregressive_stack",
+    "masked_autoregressive_stack_log_prob",
     "masked_linear",
     "masked_mlp",
     "planar",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -10,6 +11,16 @@ from .affine_autoregressive import affine_autoregressive
 from .gaussian_log_prob import gaussian_log_prob
 from .masked_mlp import MaskedNetwork, masked_mlp
 from .scale_map import ScaleMap
+
+
+class AutoregressiveBlock(NamedTuple):
+    """One block of a stack: what `masked_autoregressive` takes of it, beside x and what the blocks before have summed up."""
+
+    network: MaskedNetwork
+    params: Sequence[Tensor | None]
+    form: str = "multiply"
+    scale_map: ScaleMap = ScaleMap()
+    context_terms: Tensor | None = None
 
 
 def masked_autoregressive(
@@ -62,4 +73,36 @@ def masked_autoregressive_log_prob(
     z, total = masked_autoregressive(
         x, network, params, form=form, scale_map=scale_map, context_terms=context_terms, log_det=log_det
     )
+    return gaussian_log_prob(z) + total
+
+
+def masked_autoregressive_stack(
+    x: Tensor, blocks: Sequence[AutoregressiveBlock], *, log_det: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`masked_autoregressive` block after block: z (..., D) of the last one, and the log_det (...,) of all in nats.
+
+    Args:
+        x: (..., D), floating.
+        blocks: at least one; the first reads x.
+        log_det: (...,), added to the result.
+    """
+    for b in blocks:
+        x, log_det = masked_autoregressive(
+            x,
+            b.network,
+            b.params,
+            form=b.form,
+            scale_map=b.scale_map,
+            context_terms=b.context_terms,
+            log_det=log_det,
+        )
+    assert log_det is not None
+    return x, log_det
+
+
+def masked_autoregressive_stack_log_prob(
+    x: Tensor, blocks: Sequence[AutoregressiveBlock], *, log_det: Tensor | None = None
+) -> Tensor:
+    """The log-density (...,) in nats of x where the z of `masked_autoregressive_stack` is standard normal, `log_det` added."""
+    z, total = masked_autoregressive_stack(x, blocks, log_det=log_det)
     return gaussian_log_prob(z) + total

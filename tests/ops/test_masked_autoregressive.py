@@ -320,17 +320,21 @@ def test_compile(name: str, backend: str) -> None:
 
 
 @pytest.mark.parametrize("log_prob", [False, True], ids=["", "log_prob"])
-def test_opcheck(log_prob: bool) -> None:
+@pytest.mark.parametrize("count", [1, 2], ids=["", "stack"])
+def test_opcheck(count: int, log_prob: bool) -> None:
     net = NETWORKS["direct"]
     x, terms, log_det, *params = case(net, 3, True)
-    plan = [t for layer in ops.make_network_plan(net) for t in layer]
-    spec = ([layer.activation for layer in net.layers], [-1] * len(net.layers), True)
+    plan = [t for layer in ops.make_network_plan(net) for t in layer] * count
+    activations = [layer.activation for layer in net.layers] * count
+    of_blocks = [[value] * count for value in (True, False, 3, 2.0, 0.0)]
+    spec = [len(net.layers)] * count, activations, [-1] * len(activations), *of_blocks
+    contexts, params = [terms] * count, params * count
     operations = torch.ops.fastgen
-    forward = (x, params, terms, log_det, plan, *spec, False, 3, 2.0, 0.0, True, log_prob)
+    forward = (x, params, contexts, log_det, plan, *spec, True, log_prob)
     torch.library.opcheck(operations.masked_autoregressive.default, forward)
     _, _, saved = operations.masked_autoregressive(*forward)
-    grad_z = None if log_prob else x
-    backward = (grad_z, log_det, x, params, saved, plan, *spec, True, 3, 2.0, 0.0, [True] * (2 + len(params)), log_prob)
+    needs = [True] * (1 + count + len(params))
+    backward = (None if log_prob else x, log_det, x, params, saved, plan, *spec, needs, log_prob)
     torch.library.opcheck(operations.masked_autoregressive_backward.default, backward)
 
 
@@ -376,7 +380,7 @@ LOOSE = MaskedNetwork((MaskedLayer((1, 2), (1, 1, 2, 2)),), outputs=2)
         ({"form": "add"}, ValueError, "form: expected one of multiply, divide, found 'add'"),
         ({"x": torch.zeros(4, 6, dtype=torch.float64)}, ValueError, r"x: expected shape \(..., 7\), found \(4, 6\)"),
         ({"x": torch.zeros(4, 7, dtype=torch.int64)}, TypeError, "x: expected a floating dtype"),
-        ({"x": torch.zeros(4, 7)}, TypeError, r"params\[0\]: expected x's dtype torch.float32"),
+        ({"x": torch.zeros(4, 7), "log_det": None}, TypeError, r"params\[0\]: expected x's dtype torch.float32"),
         ({"log_det": torch.zeros(3, dtype=torch.float64)}, ValueError, r"log_det: expected shape \(4,\), found \(3,\)"),
         ({"context_terms": torch.zeros(4, 3, dtype=torch.float64)}, ValueError, "context_terms: expected shape"),
         ({"params": []}, ValueError, "params: expected 6 tensors, found 0"),
@@ -393,68 +397,113 @@ def test_bad_arguments_are_named(name: str, changes, error, message) -> None:  #
         getattr(ops, name)(**_changed(**changes))
 
 
-def _boundary() -> tuple[dict, dict]:
-    """The arguments of the boundary's forward and backward pass, which tests spoil."""
+def _boundary() -> tuple[dict, dict, dict]:
+    """The arguments of the boundary's stack, of its forward and of its backward pass, which tests spoil."""
     net = NETWORKS["plain"]
     x, _, log_det, *params = case(net, 4, False)
-    described = {
-        "x": x,
-        "params": params,
-        "plan": [t for layer in ops.make_network_plan(net) for t in layer],
-        "activations": ["relu", "relu", "identity"],
-        "residuals": [-1, -1, -1],
-        "direct": False,
-        "divide": False,
-        "kind": 0,
-        "first": 0.0,
-        "second": 0.0,
-        "saved": x.new_empty(4 * (33 + 40 + 14)),
+    stack = {
+        "plan": [t for layer in ops.make_network_plan(net) for t in layer] * 2,
+        "layers": [3, 3],
+        "activations": ["relu", "relu", "identity"] * 2,
+        "residuals": [-1] * 6,
+        **{name: [value] * 2 for name, value in (("direct", False), ("divide", False), ("kind", 0))},
+        **{name: [0.0] * 2 for name in ("first", "second")},
     }
-    forward = {**described, "context_terms": None, "log_det_in": None, "z": torch.empty_like(x), "total": x.new_empty(4)}
-    backward = {**described, "grad_z": None, "grad_total": log_det, "log_prob": True, "grad_x": None, "grad_context": None}
-    return forward, {**backward, "grad_params": [None] * 6}
+    given = {"x": x, "params": params * 2, "log_prob": False, "saved": x.new_empty(4 * (2 * (33 + 40 + 14) + 7))}
+    forward = {**given, "context_terms": [None] * 2, "log_det_in": None, "z": torch.empty_like(x), "total": x.new_empty(4)}
+    grads = {"grad_x": None, "grad_between": torch.empty_like(x), "grad_contexts": [None] * 2, "grad_params": [None] * 12}
+    return stack, forward, {**given, **grads, "grad_z": x, "grad_total": log_det}
 
 
-def _see_everything(arguments) -> None:  # type: ignore[no-untyped-def]
-    plan = arguments["plan"]
-    plan[10], plan[11] = torch.full_like(plan[10], 40), torch.zeros_like(plan[11])
+def _run(stack: dict, forward: dict, backward: dict) -> None:
+    made = backends.compiled().MaskedAutoregressiveStack(**stack)
+    made.forward(**forward)
+    made.backward(**backward)
+
+
+def test_the_boundary_takes_what_fits() -> None:
+    _run(*_boundary())
+
+
+def _see_everything(plan: list[Tensor]) -> None:
+    plan[22], plan[23] = torch.full_like(plan[22], 40), torch.zeros_like(plan[23])
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a.update(kind=7), "kind: expected a scale map from 0 to 6"),
-        (lambda a: a.update(saved=torch.empty(4 * 73, dtype=torch.float64)), "saved: expected"),
-        (lambda a: a.update(x=a["x"][:, :6]), "x: expected"),
-        (lambda a: a.update(params=a["params"][:4]), "params: expected 6 entries, found 4|grad_params: expected 4"),
-        (_see_everything, "plan: expected no output to see its own feature or a later one"),
+        (lambda s: s.update(kind=[0, 7]), "kind: expected a scale map from 0 to 6"),
+        (lambda s: s.update(kind=[0]), "kind: expected 2 entries, found 1"),
+        (lambda s: s.update(layers=[]), "layers: expected at least one block"),
+        (lambda s: s.update(layers=[3, -1]), "layers: expected at least 1"),
+        (lambda s: s.update(layers=[3, 2**40]), "layers: expected at least 1"),
+        (lambda s: s.update(layers=[2, 4]), "activations: expected identity in the last layer"),
+        (lambda s: s.update(direct=[True, False]), "plan: expected"),
+        (lambda s: s["plan"].pop(), "plan: expected 12 entries, found 11"),
+        (lambda s: s["plan"].append(None), "plan: expected 24 entries, found 25"),
+        (lambda s: _see_everything(s["plan"]), "plan: expected no output to see its own feature or a later one"),
     ],
 )
-@pytest.mark.parametrize("direction", [0, 1], ids=["forward", "backward"])
-def test_the_boundary_checks_again(direction: int, change, message: str) -> None:  # type: ignore[no-untyped-def]
-    arguments = _boundary()[direction]
-    change(arguments)
-    module = backends.compiled()
+def test_the_boundary_checks_the_blocks(change, message: str) -> None:  # type: ignore[no-untyped-def]
+    stack, *_ = _boundary()
+    change(stack)
     with pytest.raises(ValueError, match=message):
-        (module.masked_autoregressive_forward, module.masked_autoregressive_backward)[direction](**arguments)
+        backends.compiled().MaskedAutoregressiveStack(**stack)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"saved": torch.empty(4 * 73, dtype=torch.float64)}, "saved: expected"),
+        ({"x": torch.empty(4, 6, dtype=torch.float64)}, "x: expected"),
+        ({"x": torch.empty(4, 7)}, "params.0.: expected float32, found float64"),
+        ({"params": []}, "params: expected 12 entries, found 0|grad_params: expected 0"),
+        ({"params": [None] * 12}, "params.0.: expected a tensor, found None"),
+    ],
+)
+@pytest.mark.parametrize("direction", [1, 2], ids=["forward", "backward"])
+def test_the_boundary_checks_what_is_read(direction: int, changes: dict, message: str) -> None:
+    given = _boundary()
+    given[direction].update(changes)
+    with pytest.raises((TypeError, ValueError), match=message):
+        _run(*given)
 
 
 @pytest.mark.parametrize(
     ("direction", "changes", "message"),
     [
-        (0, {"z": torch.empty(4, 6, dtype=torch.float64)}, "z: expected"),
-        (0, {"total": torch.empty(3, dtype=torch.float64)}, "total: expected"),
-        (1, {"grad_total": torch.empty(3, dtype=torch.float64)}, "grad_total: expected"),
-        (1, {"grad_z": torch.empty(4, 7, dtype=torch.float64)}, "grad_z: expected None with log_prob"),
-        (1, {"grad_z": torch.empty(4, 6, dtype=torch.float64), "log_prob": False}, "grad_z: expected"),
+        (1, {"z": torch.empty(4, 6, dtype=torch.float64)}, "z: expected shape"),
+        (1, {"z": None}, "z: expected a tensor, found None"),
+        (1, {"z": None, "log_prob": True, "saved": None}, "z: expected a tensor, found None"),
+        (1, {"total": torch.empty(3, dtype=torch.float64)}, "total: expected"),
+        (1, {"context_terms": [None]}, "context_terms: expected 2 entries, found 1"),
+        (2, {"grad_total": torch.empty(3, dtype=torch.float64)}, "grad_total: expected"),
+        (2, {"log_prob": True}, "grad_z: expected None with log_prob"),
+        (2, {"grad_z": torch.empty(4, 6, dtype=torch.float64)}, "grad_z: expected"),
+        (2, {"grad_between": None}, "grad_between: expected a tensor, found None"),
+        (2, {"grad_between": torch.empty(3, 7, dtype=torch.float64)}, "grad_between: expected"),
+        (2, {"grad_contexts": []}, "grad_contexts: expected 2 entries, found 0"),
+        (2, {"grad_params": [None]}, "grad_params: expected 12 entries, found 1"),
     ],
 )
 def test_the_boundary_checks_what_comes_out_and_in(direction: int, changes: dict, message: str) -> None:
-    module = backends.compiled()
+    given = _boundary()
+    given[direction].update(changes)
     with pytest.raises(ValueError, match=message):
-        (module.masked_autoregressive_forward, module.masked_autoregressive_backward)[direction](
-            **(_boundary()[direction] | changes)
-        )
+        _run(*given)
+
+
+def test_a_plan_that_changes_later_is_not_read_again() -> None:
+    stack, forward, backward = _boundary()
+    made = backends.compiled().MaskedAutoregressiveStack(**stack)
+    made.forward(**forward)
+    expected = forward["z"].clone()
+    for t in stack["plan"]:
+        if t is not None:
+            t.fill_(10**6)
+    made.forward(**forward)
+    made.backward(**backward)
+    assert torch.equal(forward["z"], expected)
 
 
 def _make_call():  # type: ignore[no-untyped-def]
