@@ -32,6 +32,10 @@ struct MapTile {
     constexpr int R = kTile<T, V>;
     const Staircase& s = a.pass.network.layers[0].stair;
     const Affine<T> map{a.map, !a.divide};
+    if (a.pass.y) {
+      const Staircase& last = a.pass.network.layers[a.pass.network.count - 1].stair;
+      store_tile<T, V>(outputs, first, rows, last.out, Columns<T>{a.pass.y, last.out, last.out_order});
+    }
     double sums[R] = {};
     for (int64_t i = 0; i < s.in; ++i, outputs += map.outputs() * R) {
       T z[R], terms[R];
@@ -85,8 +89,8 @@ void evaluate_rows(const MaskedAutoregressiveForward<T>& a) {
 template <class T>
 void masked_autoregressive_forward(const MaskedAutoregressiveForward<T>& a) {
   static thread_local Scratch scratch;
-  if (a.pass.saved) return evaluate_rows(a);
   if (evaluate_unit_major(a.pass, MapTile<T>{a})) return;
+  if (a.pass.saved) return evaluate_rows(a);
   MaskedAutoregressiveForward<T> by_rows = a;
   const int64_t rows = a.pass.rows, hidden = hidden_units(a.pass.network);
   by_rows.pass.saved = scratch.get<T>(rows * (hidden + 2 * features(a.pass.network)));

@@ -55,8 +55,8 @@ struct StoreOutputs {
 template <class T>
 void masked_mlp_forward(const MaskedMlpForward<T>& a) {
   static thread_local Scratch scratch;
-  if (a.saved) return evaluate_row_major(a, a.saved);
   if (evaluate_unit_major(a, StoreOutputs<T>{a})) return;
+  if (a.saved) return evaluate_row_major(a, a.saved);
   evaluate_row_major(a, scratch.get<T>(a.rows * hidden_units(a.network)));
   scratch.trim();
 }

@@ -2,7 +2,8 @@
 // the order of their degrees.
 //
 // Nothing is packed: a unit's weights are broadcast from where they lie, and its sum ends at its own prefix, so no entry
-// outside the mask is touched. This is the form for evaluation without gradients.
+// outside the mask is touched. What a backward pass needs is stored row by row, as layers that are computed one by one leave
+// it.
 #pragma once
 
 #include "cpu/masked_gemm.h"
@@ -160,10 +161,15 @@ void evaluate_tile(const MaskedMlpForward<T>& a, const End& end, const T** sums,
   T* const x = take(inputs.in);
   load_tile<T, V>(Columns<const T>{a.x, a.ldx, inputs.in_order}, first, rows, inputs.in, x);
   const T* in = x;
+  T* saved = a.saved;
   for (int l = 0; l < net.count; ++l) {
     const NetworkLayer<T>& layer = net.layers[l];
     const Staircase& s = layer.stair;
     const int64_t values = s.out * R;
+    const auto save = [&](const T* units) {
+      store_tile<T, V>(units, first, rows, s.out, Columns<T>{saved, s.out, s.out_order});
+      saved += a.rows * s.out;
+    };
     T* out = take(s.out);
     sums[l] = out;
     fill_biases<T, V>(layer, 0, s.out, out);
@@ -185,7 +191,9 @@ void evaluate_tile(const MaskedMlpForward<T>& a, const End& end, const T** sums,
       for (int64_t i = 0; i < values; ++i) copy[i] = out[i];
       out = copy;
     }
+    if (saved && !derives_from_output(layer.activation)) save(out);
     activate_row(layer.activation, out, values);
+    if (saved && derives_from_output(layer.activation)) save(out);
     in = out;
   }
 }
