@@ -45,7 +45,12 @@ def _model(name: str, *measures: str) -> Entry:
 OPERATIONS = (
     _operation("masked_linear"),
     _operation("masked_mlp"),
-    _operation("masked_autoregressive", "masked_autoregressive", "masked_autoregressive_log_prob"),
+    _operation(
+        "masked_autoregressive",
+        "masked_autoregressive",
+        "masked_autoregressive_log_prob",
+        "masked_autoregressive_stack",
+    ),
     _operation("affine_autoregressive"),
     _operation("coupling", "affine_coupling", "additive_coupling"),
     _operation("gaussian_log_prob"),

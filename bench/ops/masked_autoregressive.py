@@ -1,11 +1,12 @@
-"""masked_autoregressive, a block of a MAF in one call, against the network and the map as two operations and against W * M.
+"""masked_autoregressive, a block of a MAF in one call, against the network and the map as two operations and against W * M;
+and a stack of five in one call against five calls.
 
-Work: that of the network, see masked_mlp; x is read and z written where the network's outputs would be.
+Work: that of the networks, see masked_mlp; x is read and z written where a network's outputs would be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from fastgen import ops, reference
 from fastgen.flows import MaskedAutoregressiveTransform
+from fastgen.ops import AutoregressiveBlock
 
-from ..case import OURS, Case, Function, Setting, leaves, passes
+from ..case import OURS, Case, Function, Setting, Work, leaves, passes
 from ..plain import mask_of, masked_chain, parameters_of
 from . import masked_mlp
 
@@ -28,6 +30,8 @@ BLOCKS: dict[str, tuple[Any, Any, Any]] = {
         reference.gaussian_log_prob,
     ),
 }
+
+STACKED = 5
 
 
 def cases(setting: Setting) -> Iterator[Case]:
@@ -45,6 +49,42 @@ def cases(setting: Setting) -> Iterator[Case]:
             }
             inputs = leaves(torch.randn(batch, features, device=setting.device), *parameters_of(transform.made))
             yield from passes(name, shape, candidates, candidates["W * M"], inputs, masked_mlp.work(network, batch))
+        yield from _stack(transform, masks, batch, shape)
+
+
+def _stack(transform: MaskedAutoregressiveTransform, masks: list[Tensor], batch: int, shape: str) -> Iterator[Case]:
+    """Blocks of one network with parameters of their own."""
+    params = [p for _ in range(STACKED) for p in parameters_of(transform.made)]
+    inputs = leaves(torch.randn(batch, transform.made.features, device=params[0].device), *params)
+    candidates: dict[str, Function] = {
+        OURS: partial(_stacked, transform),
+        "five calls": partial(_chained, partial(_ours, transform, ops.masked_autoregressive)),
+        "W * M": partial(_chained, partial(_plain, transform, reference.affine_autoregressive, masks)),
+    }
+    forward, backward = (
+        Work(STACKED * one.flops, STACKED * one.bytes) for one in masked_mlp.work(transform.made.network, batch)
+    )
+    shape = f"{STACKED} of {shape}"
+    yield from passes("masked_autoregressive_stack", shape, candidates, candidates["W * M"], inputs, (forward, backward))
+
+
+def _shares(params: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+    count = len(params) // STACKED
+    return (params[i * count : (i + 1) * count] for i in range(STACKED))
+
+
+def _stacked(transform: MaskedAutoregressiveTransform, x: Tensor, *params: Tensor) -> Any:
+    network, plan = transform.made.masked(0, x.device)
+    blocks = [AutoregressiveBlock(network, own, scale_map=transform.scale_map) for own in _shares(params)]
+    return ops.masked_autoregressive_stack(x, blocks, plans=[plan] * STACKED)
+
+
+def _chained(block: Function, x: Tensor, *params: Tensor) -> Any:
+    total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+    for own in _shares(params):
+        x, log_det = block(x, *own)
+        total = total + log_det
+    return x, total
 
 
 def _ours(transform: MaskedAutoregressiveTransform, block: Function, x: Tensor, *params: Tensor) -> Any:
