@@ -9,8 +9,8 @@
 namespace fastgen::cuda {
 
 template <class Block, class T, int R>
-class TileGradient : TileWalk<Block, T, R> {
-  using Walk = TileWalk<Block, T, R>;
+class TileGradient : TileWalk<Block, T, R, Affine<T>> {
+  using Walk = TileWalk<Block, T, R, Affine<T>>;
   using Walk::block_, Walk::net_, Walk::state_, Walk::stage_, Walk::triangle_, Walk::links_, Walk::lane_, Walk::last_;
   using Walk::state, Walk::units_of, Walk::each_tile, Walk::each_sum, Walk::each_place, Walk::spread, Walk::dots;
 
@@ -19,7 +19,7 @@ class TileGradient : TileWalk<Block, T, R> {
   static constexpr int kShared = Walk::kShared + (kStagedUnits + 4 * kWalkBlock + 1) * R;
 
   FASTGEN_DEVICE TileGradient(Block& block, const AutoregressiveInverseBackward<T>& a, T* state, T* shared, Link* links)
-      : Walk(block, a.network, state, shared, links),
+      : Walk(block, a.network, a.map, state, shared, links),
         a_(a),
         values_(shared + Walk::kShared),
         w_(values_ + kStagedUnits * R),
@@ -38,6 +38,8 @@ class TileGradient : TileWalk<Block, T, R> {
   }
 
  private:
+  static constexpr int kOutputs = static_cast<int>(Affine<T>::outputs());
+
   FASTGEN_DEVICE void begin() const {
     const int row = block_.thread();
     if (row < R)
@@ -192,11 +194,11 @@ class TileGradient : TileWalk<Block, T, R> {
   // The gradients of a feature's outputs and of its noise.
   FASTGEN_DEVICE void feature(int i, int row) const {
     const int at = (i - first_) * R + row;
-    const auto [s, slope] = log_scale(a_.map, raw_[at]);
-    const T sign = a_.divide ? T(-1) : T(1), g = grad_[at], through = g * math::exp(sign * s);
+    const auto [s, slope] = log_scale(a_.map.map, raw_[at]);
+    const T sign = a_.map.divide ? T(-1) : T(1), g = grad_[at], through = g * math::exp(sign * s);
     // w e^s loses no digits, where v - shift would.
-    const T pulled = a_.divide ? -g * v_[at] : through * w_[at];
-    delta(last_, kOutputs * i, row) = a_.divide ? -through : g;
+    const T pulled = a_.map.divide ? -g * v_[at] : through * w_[at];
+    delta(last_, kOutputs * i, row) = a_.map.divide ? -through : g;
     delta(last_, kOutputs * i + 1, row) = (pulled + sign * grad_log_det_[row]) * slope;
     if (row < rows_) a_.grad_w[(first_row_ + row) * net_.features + net_.layers[0].input(i)] = through;
   }

@@ -3,12 +3,14 @@
 #pragma once
 
 #include "cuda/autoregressive_gradient.h"
+#include "cuda/autoregressive_inverse.h"
+#include "cuda/autoregressive_sample.h"
 #include "cuda/autoregressive_solver.h"
 
 namespace fastgen::cuda {
 
-template <class Block, int R, class T>
-TileSolver<Block, T, R> tile_type(const AutoregressiveInverseForward<T>&);
+template <class Block, int R, class Call>
+TileSolver<Block, R, Call> tile_type(const Call&);
 template <class Block, int R, class T>
 TileGradient<Block, T, R> tile_type(const AutoregressiveInverseBackward<T>&);
 

@@ -10,10 +10,10 @@ namespace fastgen::cuda {
 
 // The direct one among them. All of them travel as parameters of the kernel.
 constexpr int kMaxLayers = 64;
-// Outputs per feature: shift and log-scale.
-constexpr int kOutputs = 2;
 // Features walked as one block, at most.
 constexpr int kWalkBlock = 16;
+// Outputs that a block of several features has, at most.
+constexpr int kBlockOutputs = 128;
 
 template <class T>
 struct Layer {

@@ -29,7 +29,8 @@ FASTGEN_DEVICE int padded(int n) {
   return 4 * (fours | 1);
 }
 
-template <class Block, class T, int R>
+// U: the univariate map of a feature, of which the outputs and columns count here.
+template <class Block, class T, int R, class U>
 class TileWalk {
  public:
   // Values of shared memory beside the state.
@@ -40,9 +41,10 @@ class TileWalk {
   static constexpr int kLanes = kThreads / R;
   static_assert(kLanes <= kWarp);
 
-  FASTGEN_DEVICE TileWalk(Block& block, const Network<T>& net, T* state, T* shared, Link* links)
+  FASTGEN_DEVICE TileWalk(Block& block, const Network<T>& net, const U& map, T* state, T* shared, Link* links)
       : block_(block),
         net_(net),
+        map_(map),
         state_(state),
         stage_(shared + block.thread() / kWarp * kStageSize),
         triangle_(shared + kWarps * kStageSize),
@@ -53,10 +55,14 @@ class TileWalk {
 
   FASTGEN_DEVICE T& state(int unit, int row) const { return state_[unit * R + row]; }
 
+  // What the first `n` features have of the network's outputs, and of its inputs.
+  FASTGEN_DEVICE int outputs_of(int n) const { return static_cast<int>(map_.outputs()) * n; }
+  FASTGEN_DEVICE int columns_of(int n) const { return static_cast<int>(map_.columns()) * n; }
+
   // The units of layer l that belong to the first `n` features: their outputs, or the hidden units that wait for no later one.
-  FASTGEN_DEVICE int units_of(int l, int n) const { return l == last_ ? kOutputs * n : net_.ready(l, n - 1); }
+  FASTGEN_DEVICE int units_of(int l, int n) const { return l == last_ ? outputs_of(n) : net_.ready(l, n - 1); }
   // The inputs of layer l that belong to them.
-  FASTGEN_DEVICE int inputs_of(int l, int n) const { return l == 0 ? n : net_.ready(l - 1, n - 1); }
+  FASTGEN_DEVICE int inputs_of(int l, int n) const { return l == 0 ? columns_of(n) : net_.ready(l - 1, n - 1); }
 
   // Calls f(unit, row) once for every unit below `units` and every row; eight units side by side are a sector of row-major
   // memory.
@@ -156,6 +162,7 @@ class TileWalk {
 
   Block& block_;
   const Network<T>& net_;
+  const U& map_;
   T *const state_, *const stage_, *const triangle_;
   Link* const links_;
   const int warp_, lane_, last_;

@@ -1,4 +1,4 @@
-"""The CUDA C++ kernels of autoregressive_inverse: what they are called with, and the matrix products around them."""
+"""The CUDA C++ kernels of autoregressive networks: what they are called with, and the matrix products around them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .. import backends
 from .masked_mlp import Spec, evaluate
 
 Tensors = Sequence[Tensor | None]
+_TAKEN = (torch.float32, torch.float64)
 
 
 def _upcast(*tensors: Tensor | None) -> list[Tensor | None]:
@@ -35,7 +36,7 @@ def forward(
 ) -> None:
     """The solution into v (B, D), and into total (B,) its log_det."""
     *layers, walk = plan
-    solution = v if v.dtype in (torch.float32, torch.float64) else torch.empty_like(v, dtype=torch.float32)
+    solution = v if v.dtype in _TAKEN else torch.empty_like(v, dtype=torch.float32)
     w, context_terms, *params = _upcast(w, context_terms, *params)  # type: ignore[assignment]
     with torch.cuda.device_of(w):
         backends.compiled().autoregressive_inverse_cuda_forward(
@@ -43,6 +44,28 @@ def forward(
         )
     if solution is not v:
         v.copy_(solution)
+
+
+def sample(
+    x: Tensor,
+    noise: Tensor,
+    params: Tensors,
+    context_terms: Tensor | None,
+    given: Tensor | None,
+    known: int,
+    plan: Tensors,
+    *described: Any,
+) -> None:
+    """Samples into x (B, D), from noise (B, D Q)."""
+    *layers, walk = plan
+    values = x if x.dtype in _TAKEN else torch.empty_like(x, dtype=torch.float32)
+    noise, context_terms, given, *params = _upcast(noise, context_terms, given, *params)  # type: ignore[assignment]
+    with torch.cuda.device_of(noise):
+        backends.compiled().autoregressive_sample_cuda(
+            noise, params, context_terms, given, known, layers, walk, *described, values, noise.new_empty, _stream(noise)
+        )
+    if values is not x:
+        x.copy_(values)
 
 
 def backward(

@@ -1,7 +1,4 @@
-// The CUDA kernels of autoregressive_inverse behind their own Python boundary, on CPU tensors.
-#include "cuda/autoregressive_inverse.h"
-
-#include <limits>
+// The CUDA kernels of autoregressive networks behind their own Python boundary, on CPU tensors.
 
 #include "bind/bind.h"
 #include "block.h"
@@ -54,16 +51,21 @@ Tiling tiling_of(const AutoregressiveInverseForward<float>& a) { return choose(a
 Tiling tiling_of(const AutoregressiveInverseForward<double>& a) { return choose(a); }
 Tiling tiling_of(const AutoregressiveInverseBackward<float>& a) { return choose(a); }
 Tiling tiling_of(const AutoregressiveInverseBackward<double>& a) { return choose(a); }
+Tiling tiling_of(const AutoregressiveSample<float>& a) { return choose(a); }
+Tiling tiling_of(const AutoregressiveSample<double>& a) { return choose(a); }
 
 void run(const AutoregressiveInverseForward<float>& a, const Tiling& t, float* scratch, void*) { run_any(a, t, scratch); }
 void run(const AutoregressiveInverseForward<double>& a, const Tiling& t, double* scratch, void*) { run_any(a, t, scratch); }
 void run(const AutoregressiveInverseBackward<float>& a, const Tiling& t, float* scratch, void*) { run_any(a, t, scratch); }
 void run(const AutoregressiveInverseBackward<double>& a, const Tiling& t, double* scratch, void*) { run_any(a, t, scratch); }
+void run(const AutoregressiveSample<float>& a, const Tiling& t, float* scratch, void*) { run_any(a, t, scratch); }
+void run(const AutoregressiveSample<double>& a, const Tiling& t, double* scratch, void*) { run_any(a, t, scratch); }
 
 }  // namespace fastgen::cuda
 
 PYBIND11_MODULE(_emulated, m) {
   fastgen::bind_autoregressive_inverse_cuda(m);
+  fastgen::bind_autoregressive_sample_cuda(m);
   m.def("choose", [](int rows, bool in_shared, int64_t blocks, int order) {
     fastgen::cuda::choice = {rows, in_shared, blocks, static_cast<fastgen::cuda::Order>(order)};
   });
