@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "bind/autoregressive.h"
@@ -19,10 +20,30 @@ constexpr Device kDevice = Device::cpu;
 constexpr Device kDevice = Device::cuda;
 #endif
 
+template <class W>
+constexpr DType stored_as() {
+  if constexpr (std::is_same_v<W, cuda::Tf32>) return DType::float32;
+  if constexpr (std::is_same_v<W, cuda::Bfloat16>) return DType::bfloat16;
+  return dtype_of<W>();
+}
+
+// Calls f(T{}, W{}) with the types of values and of weights; `tf32`: whether products may round float32 weights.
+template <class F>
+void dispatch_types(const Tensor& values, const char* name, const Optionals& params, bool tf32, F&& f) {
+  const bool half = !params.empty() && params[0] && params[0]->dtype == DType::bfloat16;
+  dispatch_float(values, name, [&](auto zero) {
+    if constexpr (std::is_same_v<decltype(zero), float>) {
+      if (half) return f(zero, cuda::Bfloat16{});
+      if (tf32) return f(zero, cuda::Tf32{});
+    }
+    f(zero, zero);
+  });
+}
+
 // Puts a network whose layers fit together, and its walk, where a kernel takes them.
-template <class T>
+template <class T, class W>
 void describe(const std::vector<cpu::NetworkLayer<T>>& layers, size_t count, const Tensor& walk, PerFeature per,
-              cuda::Network<T>& net) {
+              cuda::Network<T, W>& net) {
   if (layers.size() > cuda::kMaxLayers)
     fail("params: expected at most " + std::to_string(cuda::kMaxLayers) + " layers, found " + std::to_string(layers.size()));
   net = {};
@@ -32,8 +53,8 @@ void describe(const std::vector<cpu::NetworkLayer<T>>& layers, size_t count, con
   for (size_t l = 0; l < layers.size(); ++l) {
     const cpu::NetworkLayer<T>& from = layers[l];
     const cpu::Staircase& s = from.stair;
-    cuda::Layer<T>& to = net.layers[l];
-    to.weight = from.weight;
+    cuda::Layer<T, W>& to = net.layers[l];
+    to.weight = reinterpret_cast<const W*>(from.weight);
     to.bias = from.bias;
     to.in_order = s.in_order;
     to.out_order = s.out_order;
@@ -62,11 +83,11 @@ void describe(const std::vector<cpu::NetworkLayer<T>>& layers, size_t count, con
 }
 
 // Gives every layer its place in the state of a tile, the network's outputs last; returns the units it takes without these.
-template <class T>
-int64_t place_forward(cuda::Network<T>& net) {
+template <class T, class W>
+int64_t place_forward(cuda::Network<T, W>& net) {
   int32_t units = net.layers[0].in;
   for (int l = 0; l + 1 < net.count; ++l) {
-    cuda::Layer<T>& layer = net.layers[l];
+    cuda::Layer<T, W>& layer = net.layers[l];
     layer.at = units;
     units += layer.out;
     layer.sums_at = layer.is_source ? units : layer.at;
@@ -77,10 +98,10 @@ int64_t place_forward(cuda::Network<T>& net) {
 }
 
 // The system to solve, its noise excepted, with `v` where the solution goes.
-template <class T>
+template <class T, class W>
 void read_system(const std::vector<cpu::NetworkLayer<T>>& layers, size_t count, const Tensor& walk, PerFeature per,
                  int64_t rows, const Optional& context_terms, const Tensor& v, const char* name,
-                 cuda::AutoregressiveSystem<T>& a) {
+                 cuda::AutoregressiveSystem<T, W>& a) {
   describe(layers, count, walk, per, a.network);
   a.units = place_forward(a.network);
   a.rows = rows;

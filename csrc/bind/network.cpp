@@ -42,7 +42,8 @@ void expect_count(size_t found, size_t expected, const char* name) {
 template <class T>
 std::vector<cpu::NetworkLayer<T>> read_layers(const Optionals& params, const Optionals& plan,
                                               const std::vector<std::string>& activations,
-                                              const std::vector<int64_t>& residuals, bool direct, Device device) {
+                                              const std::vector<int64_t>& residuals, bool direct, Device device,
+                                              DType weights) {
   const size_t count = activations.size();
   if (count == 0) fail("activations: expected at least one layer, found none");
   expect_count(residuals.size(), count, "residuals");
@@ -56,7 +57,9 @@ std::vector<cpu::NetworkLayer<T>> read_layers(const Optionals& params, const Opt
     const int64_t in = weight.size(1), out = weight.size(0);
     cpu::NetworkLayer<T>& layer = layers[l];
     layer = {};
-    layer.weight = pointer<T>(weight, name.c_str(), {out, in}, device);
+    expect_on(device, weight, name.c_str(), weights);
+    expect_contiguous(weight, name.c_str());
+    layer.weight = weight.as<T>();
     layer.bias = l < count ? pointer<T>(params[2 * l + 1], "bias", {out}, device) : nullptr;
     layer.stair = read_plan(plan[4 * l], plan[4 * l + 1], present(plan[4 * l + 2], "prefix"),
                             present(plan[4 * l + 3], "suffix"), in, out, device);
@@ -77,9 +80,9 @@ std::vector<cpu::NetworkLayer<T>> read_layers(const Optionals& params, const Opt
 
 template std::vector<cpu::NetworkLayer<float>> read_layers<float>(const Optionals&, const Optionals&,
                                                                   const std::vector<std::string>&, const std::vector<int64_t>&,
-                                                                  bool, Device);
+                                                                  bool, Device, DType);
 template std::vector<cpu::NetworkLayer<double>> read_layers<double>(const Optionals&, const Optionals&,
                                                                     const std::vector<std::string>&,
-                                                                    const std::vector<int64_t>&, bool, Device);
+                                                                    const std::vector<int64_t>&, bool, Device, DType);
 
 }  // namespace fastgen

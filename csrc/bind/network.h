@@ -14,11 +14,12 @@ using Optionals = std::vector<Optional>;
 void expect_count(size_t found, size_t expected, const char* name);
 
 // The layers of a network, from its parameters, plan (four tensors a layer) and description; the direct one last. Raises
-// unless they fit together.
+// unless they fit together. Weights may be of another dtype, for a kernel that reads them so.
 template <class T>
 std::vector<cpu::NetworkLayer<T>> read_layers(const Optionals& params, const Optionals& plan,
                                               const std::vector<std::string>& activations,
-                                              const std::vector<int64_t>& residuals, bool direct, Device device = Device::cpu);
+                                              const std::vector<int64_t>& residuals, bool direct, Device device = Device::cpu,
+                                              DType weights = dtype_of<T>());
 
 template <class T>
 cpu::MaskedNetwork<T> network_of(const std::vector<cpu::NetworkLayer<T>>& layers, size_t count) {

@@ -6,8 +6,8 @@
 namespace fastgen::cuda {
 
 // v solves v_i = w_i e^s_i + mu_i, or v_i = (w_i - mu_i) e^-s_i where the map divides, mu and s from the network of v.
-template <class T>
-struct AutoregressiveInverseForward : AutoregressiveSystem<T> {
+template <class T, class W = T>
+struct AutoregressiveInverseForward : AutoregressiveSystem<T, W> {
   Affine<T> map;
   const T* log_det_in;  // may be null
   int64_t log_det_step;
@@ -20,10 +20,11 @@ struct AutoregressiveInverseForward : AutoregressiveSystem<T> {
 };
 
 // The gradients of the noise and of all sums at the solution, from what masked_mlp_forward made of v.
-template <class T>
+template <class T, class W = T>
 struct AutoregressiveInverseBackward {
   using Value = T;
-  Network<T> network;
+  using Weight = W;
+  Network<T, W> network;
   int64_t units;
   cpu::Strided<T> grad_v;
   const T* grad_log_det;  // may be null, as grad_v.data: zero
@@ -35,17 +36,5 @@ struct AutoregressiveInverseBackward {
   Affine<T> map;
   T* grad_w;  // (rows, features)
 };
-
-// For the current device.
-Tiling tiling_of(const AutoregressiveInverseForward<float>& a);
-Tiling tiling_of(const AutoregressiveInverseForward<double>& a);
-Tiling tiling_of(const AutoregressiveInverseBackward<float>& a);
-Tiling tiling_of(const AutoregressiveInverseBackward<double>& a);
-
-// On a stream (a cudaStream_t) of the current device; at least one row. Throws std::runtime_error where a launch fails.
-void run(const AutoregressiveInverseForward<float>& a, const Tiling& tiling, float* scratch, void* stream);
-void run(const AutoregressiveInverseForward<double>& a, const Tiling& tiling, double* scratch, void* stream);
-void run(const AutoregressiveInverseBackward<float>& a, const Tiling& tiling, float* scratch, void* stream);
-void run(const AutoregressiveInverseBackward<double>& a, const Tiling& tiling, double* scratch, void* stream);
 
 }  // namespace fastgen::cuda

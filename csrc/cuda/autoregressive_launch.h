@@ -1,4 +1,4 @@
-// What a launch on a device is: the kernel, the tiles it takes of rows, and where their state lies. For nvcc alone.
+// How a call runs on a device: the kernel, the tiles it takes of rows, and where their state lies. For nvcc alone.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -54,9 +54,11 @@ Result dispatch_tile(int rows, bool in_shared, const F& f) {
   return at(std::integral_constant<int, 8>{});
 }
 
+}  // namespace
+
 // The most rows a tile that leave no multiprocessor idle, in shared memory where any tile's state fits.
 template <class Call>
-Tiling choose(const Call& a) {
+Tiling tiling_of(const Call& a) {
   using T = typename Call::Value;
   const int64_t processors = attribute(cudaDevAttrMultiProcessorCount);
   const int64_t room = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
@@ -77,7 +79,7 @@ Tiling choose(const Call& a) {
 }
 
 template <class Call>
-void launch(const Call& a, const Tiling& tiling, typename Call::Value* scratch, void* stream) {
+void run(const Call& a, const Tiling& tiling, typename Call::Value* scratch, void* stream) {
   dispatch_tile<void, typename Call::Value>(tiling.rows, tiling.in_shared, [&](auto r, auto s) {
     const auto kernel = autoregressive_tiles<r, s, Call>;
     const int bytes = static_cast<int>(shared_bytes<Block, r>(a, s));
@@ -87,5 +89,4 @@ void launch(const Call& a, const Tiling& tiling, typename Call::Value* scratch, 
   });
 }
 
-}  // namespace
 }  // namespace fastgen::cuda

@@ -4,14 +4,6 @@
 
 namespace fastgen::cuda {
 
-Tiling tiling_of(const AutoregressiveSample<float>& a) { return choose(a); }
-Tiling tiling_of(const AutoregressiveSample<double>& a) { return choose(a); }
-
-void run(const AutoregressiveSample<float>& a, const Tiling& tiling, float* scratch, void* stream) {
-  launch(a, tiling, scratch, stream);
-}
-void run(const AutoregressiveSample<double>& a, const Tiling& tiling, double* scratch, void* stream) {
-  launch(a, tiling, scratch, stream);
-}
+FASTGEN_INSTANTIATE_CALLS(AutoregressiveSample)
 
 }  // namespace fastgen::cuda

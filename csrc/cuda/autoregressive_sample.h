@@ -6,8 +6,8 @@
 namespace fastgen::cuda {
 
 // v holds samples of an autoregressive density with these conditionals.
-template <class T>
-struct AutoregressiveSample : AutoregressiveSystem<T> {
+template <class T, class W = T>
+struct AutoregressiveSample : AutoregressiveSystem<T, W> {
   AnyConditional<T> map;
   int32_t given_features;
 
@@ -15,13 +15,5 @@ struct AutoregressiveSample : AutoregressiveSystem<T> {
   static constexpr int kNumbers = 2, kOutputs = 0;
   FASTGEN_HD int known() const { return given_features; }
 };
-
-// For the current device.
-Tiling tiling_of(const AutoregressiveSample<float>& a);
-Tiling tiling_of(const AutoregressiveSample<double>& a);
-
-// On a stream (a cudaStream_t) of the current device; at least one row. Throws std::runtime_error where a launch fails.
-void run(const AutoregressiveSample<float>& a, const Tiling& tiling, float* scratch, void* stream);
-void run(const AutoregressiveSample<double>& a, const Tiling& tiling, double* scratch, void* stream);
 
 }  // namespace fastgen::cuda

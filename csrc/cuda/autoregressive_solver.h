@@ -12,11 +12,11 @@ namespace fastgen::cuda {
 
 // Call: the system with what makes its features.
 template <class Block, int R, class Call>
-class TileSolver : TileWalk<Block, typename Call::Value, R, decltype(Call::map)> {
-  using T = typename Call::Value;
+class TileSolver : TileWalk<Block, R, Call> {
+  using Walk = TileWalk<Block, R, Call>;
+  using typename Walk::T, typename Walk::W, typename Walk::Sums;
   using Map = decltype(Call::map);
-  using Walk = TileWalk<Block, T, R, Map>;
-  using Walk::block_, Walk::net_, Walk::state_, Walk::stage_, Walk::triangle_, Walk::links_, Walk::lane_, Walk::last_;
+  using Walk::block_, Walk::a_, Walk::net_, Walk::state_, Walk::stage_, Walk::triangle_, Walk::links_, Walk::lane_, Walk::last_;
   using Walk::state, Walk::units_of, Walk::inputs_of, Walk::outputs_of, Walk::columns_of, Walk::each_tile, Walk::each_sum,
       Walk::each_place, Walk::spread, Walk::dots;
 
@@ -26,8 +26,7 @@ class TileSolver : TileWalk<Block, typename Call::Value, R, decltype(Call::map)>
                                  (Map::has_log_derivative ? R * sizeof(double) / sizeof(T) : 0);
 
   FASTGEN_DEVICE TileSolver(Block& block, const Call& a, T* state, T* shared, Link* links)
-      : Walk(block, a.network, a.map, state, shared, links),
-        a_(a),
+      : Walk(block, a, state, shared, links),
         noise_(shared + Walk::kShared),
         outputs_(Call::kOutputs ? noise_ + Call::kNumbers * kWalkBlock * R : state + net_.layers[last_].sums_at * R),
         totals_(reinterpret_cast<double*>(noise_ + (Call::kNumbers + Call::kOutputs) * kWalkBlock * R)) {}
@@ -100,10 +99,10 @@ class TileSolver : TileWalk<Block, typename Call::Value, R, decltype(Call::map)>
 
   // The sums of units [begin, end) of layer l, over what is final before the block.
   FASTGEN_DEVICE void start(int l, int begin, int end) const {
-    TileSums<T, R> sums;
+    Sums sums;
     add(l, begin, end, 0, inputs_of(l, first_), sums);
     if (l == last_ && net_.direct) add(net_.count, begin, end, 0, columns_of(first_), sums);
-    const Layer<T>& layer = net_.layers[l];
+    const Layer<T, W>& layer = net_.layers[l];
     each_sum(begin, end, sums, [&](int u, int row, T sum) {
       const int unit = layer.unit(u);
       if (layer.bias) sum += read(layer.bias + unit);
@@ -113,8 +112,8 @@ class TileSolver : TileWalk<Block, typename Call::Value, R, decltype(Call::map)>
   }
 
   // Adds what units [begin, end) of a layer see among its inputs [from, to).
-  FASTGEN_DEVICE void add(int l, int begin, int end, int from, int to, TileSums<T, R>& sums) const {
-    const UnitTile<T> tile(net_.layers[l], begin, end, lane_);
+  FASTGEN_DEVICE void add(int l, int begin, int end, int from, int to, Sums& sums) const {
+    const UnitTile<T, W> tile(net_.layers[l], begin, end, lane_);
     multiply(block_, tile, inputs(l), from, tile.limit() < to ? tile.limit() : to, stage_, sums);
   }
 
@@ -130,7 +129,7 @@ class TileSolver : TileWalk<Block, typename Call::Value, R, decltype(Call::map)>
 
   // The output of a unit whose sum lacks its residual part only.
   FASTGEN_DEVICE void finish(int l, int u, int row, T sum) const {
-    const Layer<T>& layer = net_.layers[l];
+    const Layer<T, W>& layer = net_.layers[l];
     if (layer.residual >= 0) sum += state(net_.layers[layer.residual].sums_at + u, row);
     if (layer.is_source) state(layer.sums_at + u, row) = sum;
     state(layer.at + u, row) = activated(layer.activation, sum);
@@ -167,7 +166,7 @@ class TileSolver : TileWalk<Block, typename Call::Value, R, decltype(Call::map)>
     int turn = 0;
     for (int l = 0; l < last_; ++l) {
       each_tile(net_.ready(l, i - 1), net_.ready(l, i), turn, [&](int begin, int end) {
-        TileSums<T, R> sums;
+        Sums sums;
         add(l, begin, end, inputs_of(l, first_), net_.layers[l].in, sums);
         each_sum(begin, end, sums, [&](int u, int row, T sum) { partial(l, u, row) += sum; });
         each_place(begin, end, [&](int u, int row) { finish(l, u, row, partial(l, u, row)); });
@@ -175,7 +174,7 @@ class TileSolver : TileWalk<Block, typename Call::Value, R, decltype(Call::map)>
       block_.sync();
     }
     each_tile(outputs_of(i), outputs_of(i + 1), turn, [&](int begin, int end) {
-      TileSums<T, R> sums;
+      Sums sums;
       add(last_, begin, end, inputs_of(last_, first_), net_.layers[last_].in, sums);
       if (net_.direct) add(net_.count, begin, end, columns_of(first_), net_.layers[0].in, sums);
       each_sum(begin, end, sums, [&](int u, int row, T sum) { partial(last_, u, row) += sum; });
@@ -221,7 +220,6 @@ class TileSolver : TileWalk<Block, typename Call::Value, R, decltype(Call::map)>
     }
   }
 
-  const Call& a_;
   T *const noise_, *const outputs_;
   double* const totals_;  // of the log-derivatives, where there are any
   int64_t first_row_ = 0;

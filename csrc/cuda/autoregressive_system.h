@@ -4,15 +4,17 @@
 
 #include "cpu/strided.h"
 #include "cuda/network.h"
+#include "cuda/weights.h"
 
 namespace fastgen::cuda {
 
 // A network to be solved feature by feature: each is a univariate map's value (conditionals.h) of its noise and of what the
 // network puts out for it, which depends on the features before it.
-template <class T>
+template <class T, class W>
 struct AutoregressiveSystem {
   using Value = T;
-  Network<T> network;
+  using Weight = W;
+  Network<T, W> network;
   int64_t units;           // in the state of a tile
   cpu::Strided<T> noise;   // (rows, features x numbers)
   const T* context_terms;  // may be null
@@ -29,5 +31,24 @@ struct Tiling {
   int64_t blocks;   // of threads
   int64_t scratch;  // values of global memory that the call needs
 };
+
+// For the current device.
+template <class Call>
+Tiling tiling_of(const Call& a);
+
+// On a stream (a cudaStream_t) of the current device; at least one row. Throws std::runtime_error where a launch fails.
+template <class Call>
+void run(const Call& a, const Tiling& tiling, typename Call::Value* scratch, void* stream);
+
+#define FASTGEN_INSTANTIATE_CALL(...)                 \
+  template Tiling tiling_of(const __VA_ARGS__& call); \
+  template void run(const __VA_ARGS__& call, const Tiling& tiling, __VA_ARGS__::Value* scratch, void* stream);
+
+// With every type of value and of weights.
+#define FASTGEN_INSTANTIATE_CALLS(Call)           \
+  FASTGEN_INSTANTIATE_CALL(Call<float>)           \
+  FASTGEN_INSTANTIATE_CALL(Call<float, Tf32>)     \
+  FASTGEN_INSTANTIATE_CALL(Call<float, Bfloat16>) \
+  FASTGEN_INSTANTIATE_CALL(Call<double>)
 
 }  // namespace fastgen::cuda

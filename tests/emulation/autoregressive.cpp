@@ -15,11 +15,6 @@ struct Choice {
   Order order = Order::forward;
 } choice;
 
-template <class Call>
-Tiling choose(const Call& a) {
-  return {choice.rows, choice.in_shared, choice.blocks, choice.in_shared ? 0 : choice.blocks * choice.rows * a.units};
-}
-
 template <int R, bool kInShared, class Call>
 void run_blocks(const Call& a, int64_t blocks, typename Call::Value* scratch) {
   const int64_t bytes = shared_bytes<EmulatedBlock, R>(a, kInShared);
@@ -38,28 +33,23 @@ void run_rows(const Call& a, const Tiling& tiling, typename Call::Value* scratch
   tiling.in_shared ? run_blocks<R, true>(a, tiling.blocks, scratch) : run_blocks<R, false>(a, tiling.blocks, scratch);
 }
 
+}  // namespace
+
 template <class Call>
-void run_any(const Call& a, const Tiling& tiling, typename Call::Value* scratch) {
+Tiling tiling_of(const Call& a) {
+  return {choice.rows, choice.in_shared, choice.blocks, choice.in_shared ? 0 : choice.blocks * choice.rows * a.units};
+}
+
+template <class Call>
+void run(const Call& a, const Tiling& tiling, typename Call::Value* scratch, void*) {
   if (tiling.rows == 32) return run_rows<32>(a, tiling, scratch);
   if (tiling.rows == 16) return run_rows<16>(a, tiling, scratch);
   run_rows<8>(a, tiling, scratch);
 }
 
-}  // namespace
-
-Tiling tiling_of(const AutoregressiveInverseForward<float>& a) { return choose(a); }
-Tiling tiling_of(const AutoregressiveInverseForward<double>& a) { return choose(a); }
-Tiling tiling_of(const AutoregressiveInverseBackward<float>& a) { return choose(a); }
-Tiling tiling_of(const AutoregressiveInverseBackward<double>& a) { return choose(a); }
-Tiling tiling_of(const AutoregressiveSample<float>& a) { return choose(a); }
-Tiling tiling_of(const AutoregressiveSample<double>& a) { return choose(a); }
-
-void run(const AutoregressiveInverseForward<float>& a, const Tiling& t, float* scratch, void*) { run_any(a, t, scratch); }
-void run(const AutoregressiveInverseForward<double>& a, const Tiling& t, double* scratch, void*) { run_any(a, t, scratch); }
-void run(const AutoregressiveInverseBackward<float>& a, const Tiling& t, float* scratch, void*) { run_any(a, t, scratch); }
-void run(const AutoregressiveInverseBackward<double>& a, const Tiling& t, double* scratch, void*) { run_any(a, t, scratch); }
-void run(const AutoregressiveSample<float>& a, const Tiling& t, float* scratch, void*) { run_any(a, t, scratch); }
-void run(const AutoregressiveSample<double>& a, const Tiling& t, double* scratch, void*) { run_any(a, t, scratch); }
+FASTGEN_INSTANTIATE_CALLS(AutoregressiveInverseForward)
+FASTGEN_INSTANTIATE_CALLS(AutoregressiveInverseBackward)
+FASTGEN_INSTANTIATE_CALLS(AutoregressiveSample)
 
 }  // namespace fastgen::cuda
 

@@ -205,6 +205,7 @@ def test_the_boundary_checks_again(choose: Callable[..., None]) -> None:
         "kind": 0,
         "first": 0.0,
         "second": 0.0,
+        "tf32": False,
         "v": torch.empty_like(w),
         "log_det": w.new_empty(4),
         "allocate": w.new_empty,

@@ -190,6 +190,7 @@ def test_the_boundary_checks_again(choose: Callable[..., None]) -> None:
         "kind": 0,
         "first": 0.0,
         "second": 0.0,
+        "tf32": False,
         "values": torch.empty_like(values),
         "allocate": noise.new_empty,
         "stream": 0,
