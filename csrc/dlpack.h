@@ -6,7 +6,7 @@
 namespace fastgen::dlpack {
 
 constexpr int32_t kCpu = 1, kCuda = 2;
-constexpr uint8_t kInt = 0, kFloat = 2;
+constexpr uint8_t kInt = 0, kFloat = 2, kBfloat = 4;
 
 struct Device {
   int32_t type, index;

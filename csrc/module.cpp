@@ -31,6 +31,7 @@ void bind_cuda(py::module_& m) {
 #ifdef FASTGEN_WITH_CUDA
   m.attr("with_cuda") = true;
   fastgen::bind_autoregressive_inverse_cuda(m);
+  fastgen::bind_autoregressive_sample_cuda(m);
   m.def("cuda_device_count", &fastgen::cuda::device_count, "CUDA devices the driver offers; 0 without a driver.");
   m.def(
       "cuda_device",

@@ -19,6 +19,7 @@ struct Names {
   PyObject* is_cuda = PyUnicode_InternFromString("is_cuda");
   PyObject* float32;
   PyObject* float64;
+  PyObject* bfloat16;
   PyObject* int32;
   PyObject* int64;
   PyObject* tensor;
@@ -29,6 +30,7 @@ struct Names {
     if (!torch) throw TypeError("torch cannot be imported");
     float32 = PyObject_GetAttrString(torch, "float32");
     float64 = PyObject_GetAttrString(torch, "float64");
+    bfloat16 = PyObject_GetAttrString(torch, "bfloat16");
     int32 = PyObject_GetAttrString(torch, "int32");
     int64 = PyObject_GetAttrString(torch, "int64");
     tensor = PyObject_GetAttrString(torch, "Tensor");
@@ -46,6 +48,7 @@ struct Names {
   DType dtype_of(PyObject* dtype) const {
     if (dtype == float32) return DType::float32;
     if (dtype == float64) return DType::float64;
+    if (dtype == bfloat16) return DType::bfloat16;
     if (dtype == int32) return DType::int32;
     if (dtype == int64) return DType::int64;
     return DType::other;
@@ -92,6 +95,8 @@ const char* name_of(DType d) {
       return "float32";
     case DType::float64:
       return "float64";
+    case DType::bfloat16:
+      return "bfloat16";
     case DType::int32:
       return "int32";
     case DType::int64:
@@ -124,6 +129,7 @@ namespace {
 DType dtype_of(const dlpack::DataType& d) {
   if (d.lanes != 1) return DType::other;
   if (d.code == dlpack::kFloat) return d.bits == 32 ? DType::float32 : d.bits == 64 ? DType::float64 : DType::other;
+  if (d.code == dlpack::kBfloat) return d.bits == 16 ? DType::bfloat16 : DType::other;
   if (d.code == dlpack::kInt) return d.bits == 32 ? DType::int32 : d.bits == 64 ? DType::int64 : DType::other;
   return DType::other;
 }

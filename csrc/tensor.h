@@ -16,7 +16,7 @@ struct TypeError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-enum class DType { float32, float64, int32, int64, other };
+enum class DType { float32, float64, bfloat16, int32, int64, other };
 enum class Device { cpu, cuda, other };
 
 constexpr int kMaxDims = 4;

@@ -40,7 +40,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "categorical_log_prob": ("cpu", "triton"),
     "discretized_logistic_log_prob": ("cpu", "triton"),
     "autoregressive_inverse": ("cpu", "cuda"),
-    "autoregressive_sample": ("cpu",),
+    "autoregressive_sample": ("cpu", "cuda"),
     "planar": ("cpu", "triton"),
     "planar_inverse": ("cpu", "triton"),
     "radial": ("cpu", "triton"),

@@ -102,7 +102,7 @@ def compiled(job: Job) -> list[Kernel]:
     if job.dtype is None:
         (source,) = (source for source in nvcc.sources() if source.stem == job.name)
         return [
-            Kernel(f"{job.name}: {name}", job.target, "float64" if "double" in name else "float32", code)
+            Kernel(f"{job.name}: {name}", job.target, nvcc.dtype_of(name), code)
             for name, code in nvcc.compile(source, job.target).items()
         ]
     from . import launches

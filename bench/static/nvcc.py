@@ -53,6 +53,12 @@ def compile(source: Path, target: str) -> dict[str, MachineCode]:
     return dict(zip(_readable(list(found)), found.values(), strict=True))
 
 
+def dtype_of(name: str) -> str:
+    """What a kernel of this name computes in, a key of `budget.DTYPES`."""
+    named = {"double": "float64", "Bfloat16": "bfloat16", "Tf32": "tf32"}
+    return next((dtype for argument, dtype in named.items() if argument in name), "float32")
+
+
 def _readable(mangled: list[str]) -> list[str]:
     """Names without namespaces and arguments, as `solve<8, Forward<float>>`."""
     names = subprocess.run(["c++filt"], input="\n".join(mangled), capture_output=True, text=True, check=True).stdout

@@ -3,22 +3,12 @@
 #include "bind/autoregressive.h"
 #include "bind/bind.h"
 #include "bind/caster.h"
-#include "bind/elementwise.h"
+#include "bind/conditional.h"
 
 namespace py = pybind11;
 
 namespace fastgen {
 namespace {
-
-// Beyond it, a count times a number of features could leave 64 bits.
-constexpr int64_t kLargest = int64_t{1} << 30;
-
-Conditional conditional(int kind, int64_t size, int map, double first, double second) {
-  if (kind < 0 || kind >= kConditionalKinds)
-    fail("conditional: expected a kind from 0 to " + std::to_string(kConditionalKinds - 1) + ", found " + std::to_string(kind));
-  if (size < 1 || size > kLargest) fail("size: expected 1 to " + std::to_string(kLargest) + ", found " + std::to_string(size));
-  return {static_cast<ConditionalKind>(kind), size, scale_map(map, first, second)};
-}
 
 void sample(const Tensor& noise, const Optionals& params, const Optional& context_terms, const Optional& given, int64_t known,
             const Optionals& plan, const std::vector<std::string>& activations, const std::vector<int64_t>& residuals,
@@ -39,8 +29,7 @@ void sample(const Tensor& noise, const Optionals& params, const Optional& contex
     a.system.noise = strided<T>(noise, "noise", rows, features * numbers);
     a.system.given = strided<T>(given, "given", rows, features);
     a.system.known = known;
-    if (known < 0 || known > (given ? features : 0))
-      fail("known: expected 0 to " + std::to_string(given ? features : 0) + ", found " + std::to_string(known));
+    expect_known(known, given.has_value(), features);
     if (rows == 0) return;
     py::gil_scoped_release unlocked;
     cpu::autoregressive_sample(a);

@@ -13,6 +13,7 @@ void bind_coupling(pybind11::module_& m);
 void bind_autoregressive_inverse(pybind11::module_& m);
 void bind_autoregressive_inverse_cuda(pybind11::module_& m);
 void bind_autoregressive_sample(pybind11::module_& m);
+void bind_autoregressive_sample_cuda(pybind11::module_& m);
 void bind_planar(pybind11::module_& m);
 void bind_radial(pybind11::module_& m);
 void bind_gaussian_log_prob(pybind11::module_& m);

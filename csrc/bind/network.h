@@ -25,16 +25,18 @@ struct LayerPlan {
 std::vector<LayerPlan> read_layer_plans(const Optionals& plan, const std::vector<std::string>& activations,
                                         const std::vector<int64_t>& residuals, bool direct, Device device = Device::cpu);
 
-// The layers with their parameters. Raises unless these have the shapes that the plans ask for.
+// The layers with their parameters. Raises unless these have the shapes that the plans ask for. Weights may be of another
+// dtype, for a kernel that reads them so.
 template <class T>
 std::vector<cpu::NetworkLayer<T>> with_parameters(const std::vector<LayerPlan>& plans, bool direct, const Optionals& params,
-                                                  Device device = Device::cpu);
+                                                  Device device = Device::cpu, DType weights = dtype_of<T>());
 
 template <class T>
 std::vector<cpu::NetworkLayer<T>> read_layers(const Optionals& params, const Optionals& plan,
                                               const std::vector<std::string>& activations,
-                                              const std::vector<int64_t>& residuals, bool direct, Device device = Device::cpu) {
-  return with_parameters<T>(read_layer_plans(plan, activations, residuals, direct, device), direct, params, device);
+                                              const std::vector<int64_t>& residuals, bool direct, Device device = Device::cpu,
+                                              DType weights = dtype_of<T>()) {
+  return with_parameters<T>(read_layer_plans(plan, activations, residuals, direct, device), direct, params, device, weights);
 }
 
 template <class T>

@@ -8,19 +8,19 @@
 
 namespace fastgen::cuda {
 
-template <class Block, class T, int R>
-class TileGradient : TileWalk<Block, T, R> {
-  using Walk = TileWalk<Block, T, R>;
-  using Walk::block_, Walk::net_, Walk::state_, Walk::stage_, Walk::triangle_, Walk::links_, Walk::lane_, Walk::last_;
+template <class Block, int R, class Call>
+class TileGradient : TileWalk<Block, R, Call> {
+  using Walk = TileWalk<Block, R, Call>;
+  using typename Walk::T, typename Walk::W, typename Walk::Sums;
+  using Walk::block_, Walk::a_, Walk::net_, Walk::state_, Walk::stage_, Walk::triangle_, Walk::links_, Walk::lane_, Walk::last_;
   using Walk::state, Walk::units_of, Walk::each_tile, Walk::each_sum, Walk::each_place, Walk::spread, Walk::dots;
 
  public:
   // Values of shared memory beside the state.
   static constexpr int kShared = Walk::kShared + (kStagedUnits + 4 * kWalkBlock + 1) * R;
 
-  FASTGEN_DEVICE TileGradient(Block& block, const AutoregressiveInverseBackward<T>& a, T* state, T* shared, Link* links)
-      : Walk(block, a.network, state, shared, links),
-        a_(a),
+  FASTGEN_DEVICE TileGradient(Block& block, const Call& a, T* state, T* shared, Link* links)
+      : Walk(block, a, state, shared, links),
         values_(shared + Walk::kShared),
         w_(values_ + kStagedUnits * R),
         v_(w_ + kWalkBlock * R),
@@ -38,6 +38,8 @@ class TileGradient : TileWalk<Block, T, R> {
   }
 
  private:
+  static constexpr int kOutputs = static_cast<int>(Affine<T>::outputs());
+
   FASTGEN_DEVICE void begin() const {
     const int row = block_.thread();
     if (row < R)
@@ -66,12 +68,12 @@ class TileGradient : TileWalk<Block, T, R> {
     int turn = 0;
     for (int l = last_ - 1; l >= 0; --l)
       each_tile(units_of(l, first), units_of(l, end), turn, [&](int begin, int stop) {
-        TileSums<T, R> sums;
+        Sums sums;
         pull(l + 1, begin, stop, units_of(l + 1, end), read_of(l + 1), sums);
         each_sum(begin, stop, sums, [&](int u, int row, T sum) { delta(l, u, row) = sum; });
       });
     each_tile(first, end, turn, [&](int begin, int stop) {
-      TileSums<T, R> sums;
+      Sums sums;
       pull(0, begin, stop, units_of(0, end), read_of(0), sums);
       if (net_.direct) pull(net_.count, begin, stop, kOutputs * end, kOutputs * net_.features, sums);
       each_sum(begin, stop, sums, [&](int i, int row, T sum) {
@@ -109,7 +111,7 @@ class TileGradient : TileWalk<Block, T, R> {
   }
 
   FASTGEN_DEVICE T saved(int l, int u, int row) const {
-    const Layer<T>& layer = net_.layers[l];
+    const Layer<T, W>& layer = net_.layers[l];
     return row < rows_ ? read(layer.saved + (first_row_ + row) * layer.out + layer.unit(u)) : T(0);
   }
 
@@ -119,14 +121,14 @@ class TileGradient : TileWalk<Block, T, R> {
   FASTGEN_DEVICE const T* deltas(int l) const { return state_ + net_.layers[l == net_.count ? last_ : l].at * R; }
 
   // Adds what inputs [begin, end) of a layer are sent by its units [from, to).
-  FASTGEN_DEVICE void pull(int l, int begin, int end, int from, int to, TileSums<T, R>& sums) const {
-    const InputTile<T> tile(net_.layers[l], begin, end, lane_);
+  FASTGEN_DEVICE void pull(int l, int begin, int end, int from, int to, Sums& sums) const {
+    const InputTile<T, W> tile(net_.layers[l], begin, end, lane_);
     multiply(block_, tile, deltas(l), tile.start() > from ? tile.start() : from, to, stage_, sums);
   }
 
   // From the gradient of a unit's output to that of its sum.
   FASTGEN_DEVICE void finish(int l, int u, int row, T grad, T saved) const {
-    const Layer<T>& layer = net_.layers[l];
+    const Layer<T, W>& layer = net_.layers[l];
     grad *= derivative(layer.activation, saved);
     if (layer.is_source)
       for (int c = l + 1; c < net_.count; ++c)
@@ -170,7 +172,7 @@ class TileGradient : TileWalk<Block, T, R> {
   FASTGEN_DEVICE void common_step(int i) const {
     int turn = 0;
     each_tile(i, i + 1, turn, [&](int begin, int end) {
-      TileSums<T, R> sums;
+      Sums sums;
       pull(0, begin, end, reading(0, i + 1), units_of(0, end_), sums);
       if (net_.direct) pull(net_.count, begin, end, kOutputs * (i + 1), kOutputs * end_, sums);
       each_sum(begin, end, sums, [&](int k, int row, T sum) { grad_[(k - first_) * R + row] += sum; });
@@ -180,7 +182,7 @@ class TileGradient : TileWalk<Block, T, R> {
     block_.sync();
     for (int l = last_ - 1; l >= 0; --l) {
       each_tile(net_.ready(l, i - 1), net_.ready(l, i), turn, [&](int begin, int end) {
-        TileSums<T, R> sums;
+        Sums sums;
         pull(l + 1, begin, end, reading(l + 1, i), units_of(l + 1, end_), sums);
         each_sum(begin, end, sums, [&](int u, int row, T sum) { delta(l, u, row) += sum; });
         each_place(begin, end, [&](int u, int row) { finish(l, u, row, delta(l, u, row), saved(l, u, row)); });
@@ -192,18 +194,18 @@ class TileGradient : TileWalk<Block, T, R> {
   // The gradients of a feature's outputs and of its noise.
   FASTGEN_DEVICE void feature(int i, int row) const {
     const int at = (i - first_) * R + row;
-    const auto [s, slope] = log_scale(a_.map, raw_[at]);
-    const T sign = a_.divide ? T(-1) : T(1), g = grad_[at], through = g * math::exp(sign * s);
+    const auto [s, slope] = log_scale(a_.map.map, raw_[at]);
+    const T sign = a_.map.divide ? T(-1) : T(1), g = grad_[at], through = g * math::exp(sign * s);
     // w e^s loses no digits, where v - shift would.
-    const T pulled = a_.divide ? -g * v_[at] : through * w_[at];
-    delta(last_, kOutputs * i, row) = a_.divide ? -through : g;
+    const T pulled = a_.map.divide ? -g * v_[at] : through * w_[at];
+    delta(last_, kOutputs * i, row) = a_.map.divide ? -through : g;
     delta(last_, kOutputs * i + 1, row) = (pulled + sign * grad_log_det_[row]) * slope;
     if (row < rows_) a_.grad_w[(first_row_ + row) * net_.features + net_.layers[0].input(i)] = through;
   }
 
   FASTGEN_DEVICE void store() const {
     for (int l = 0; l < net_.count; ++l) {
-      const Layer<T>& layer = net_.layers[l];
+      const Layer<T, W>& layer = net_.layers[l];
       if (!layer.delta) continue;
       spread(layer.out, [&](int u, int row) {
         if (row < rows_) layer.delta[(first_row_ + row) * layer.out + layer.unit(u)] = delta(l, u, row);
@@ -211,7 +213,6 @@ class TileGradient : TileWalk<Block, T, R> {
     }
   }
 
-  const AutoregressiveInverseBackward<T>& a_;
   T *const values_, *const w_, *const v_, *const raw_, *const grad_, *const grad_log_det_;
   int64_t first_row_ = 0;
   int rows_ = 0, first_ = 0, end_ = 0;

@@ -4,36 +4,42 @@
 // once; what is left inside the block goes feature by feature, in warps that own their rows and wait for no other.
 #pragma once
 
-#include "cuda/autoregressive_inverse.h"
+#include "cuda/autoregressive_system.h"
 #include "cuda/functions.h"
 #include "cuda/tile_walk.h"
 
 namespace fastgen::cuda {
 
-template <class Block, class T, int R>
-class TileSolver : TileWalk<Block, T, R> {
-  using Walk = TileWalk<Block, T, R>;
-  using Walk::block_, Walk::net_, Walk::state_, Walk::stage_, Walk::triangle_, Walk::links_, Walk::lane_, Walk::last_;
-  using Walk::state, Walk::units_of, Walk::inputs_of, Walk::each_tile, Walk::each_sum, Walk::each_place, Walk::spread,
-      Walk::dots;
+// Call: the system with what makes its features.
+template <class Block, int R, class Call>
+class TileSolver : TileWalk<Block, R, Call> {
+  using Walk = TileWalk<Block, R, Call>;
+  using typename Walk::T, typename Walk::W, typename Walk::Sums;
+  using Map = decltype(Call::map);
+  using Walk::block_, Walk::a_, Walk::net_, Walk::state_, Walk::stage_, Walk::triangle_, Walk::links_, Walk::lane_, Walk::last_;
+  using Walk::state, Walk::units_of, Walk::inputs_of, Walk::outputs_of, Walk::columns_of, Walk::each_tile, Walk::each_sum,
+      Walk::each_place, Walk::spread, Walk::dots;
 
  public:
   // Values of shared memory beside the state.
-  static constexpr int kShared = Walk::kShared + (1 + kOutputs) * kWalkBlock * R + R * sizeof(double) / sizeof(T);
+  static constexpr int kShared = Walk::kShared + (Call::kNumbers + Call::kOutputs) * kWalkBlock * R +
+                                 (Map::has_log_derivative ? R * sizeof(double) / sizeof(T) : 0);
 
-  FASTGEN_DEVICE TileSolver(Block& block, const AutoregressiveInverseForward<T>& a, T* state, T* shared, Link* links)
-      : Walk(block, a.network, state, shared, links),
-        a_(a),
-        w_(shared + Walk::kShared),
-        outputs_(w_ + kWalkBlock * R),
-        totals_(reinterpret_cast<double*>(outputs_ + kOutputs * kWalkBlock * R)) {}
+  FASTGEN_DEVICE TileSolver(Block& block, const Call& a, T* state, T* shared, Link* links)
+      : Walk(block, a, state, shared, links),
+        noise_(shared + Walk::kShared),
+        outputs_(Call::kOutputs ? noise_ + Call::kNumbers * kWalkBlock * R : state + net_.layers[last_].sums_at * R),
+        totals_(reinterpret_cast<double*>(noise_ + (Call::kNumbers + Call::kOutputs) * kWalkBlock * R)) {}
 
   FASTGEN_DEVICE void solve(int64_t first_row, int rows) {
     first_row_ = first_row;
     rows_ = rows;
-    if (block_.thread() < R) totals_[block_.thread()] = 0;
-    for (int b = 0, first = 0; b < net_.blocks; ++b) {
+    if constexpr (Map::has_log_derivative)
+      if (block_.thread() < R) totals_[block_.thread()] = 0;
+    if (a_.known() > 0) begin(a_.known());
+    for (int b = 0, first = a_.known(); b < net_.blocks; ++b) {
       const int end = read(net_.ends + b);
+      if (end <= first) continue;
       walk(first, end);
       first = end;
     }
@@ -41,6 +47,22 @@ class TileSolver : TileWalk<Block, T, R> {
   }
 
  private:
+  // What the first `known` features, which are given, are read by alone.
+  FASTGEN_DEVICE void begin(int known) {
+    first_ = known;
+    block_.sync();  // the tile before has been stored
+    spread(known, [&](int i, int row) { put(i, row, row < rows_ ? at(a_.given, feature_of(i), row) : T(0)); });
+    block_.sync();
+    int turn = 0;
+    for (int l = 0; l < last_; ++l) {
+      each_tile(0, units_of(l, known), turn, [&](int begin, int end) {
+        start(l, begin, end);
+        each_place(begin, end, [&](int u, int row) { finish(l, u, row, partial(l, u, row)); });
+      });
+      block_.sync();
+    }
+  }
+
   FASTGEN_DEVICE void walk(int first, int end) {
     first_ = first;
     const bool linked = Walk::link(first, end, false);
@@ -61,18 +83,26 @@ class TileSolver : TileWalk<Block, T, R> {
   }
 
   FASTGEN_DEVICE void load_noise(int n) const {
-    spread(n, [&](int i, int row) {
-      const int64_t column = net_.layers[0].input(first_ + i);
-      w_[i * R + row] = row < rows_ ? read(a_.w.data + (first_row_ + row) * a_.w.row + column * a_.w.column) : T(0);
+    const int numbers = a_.map.numbers;
+    spread(numbers * n, [&](int k, int row) {
+      const int column = numbers * feature_of(first_ + k / numbers) + k % numbers;
+      noise_[k * R + row] = row < rows_ ? at(a_.noise, column, row) : T(0);
     });
+  }
+
+  // Sorted feature -> feature.
+  FASTGEN_DEVICE int feature_of(int i) const { return net_.layers[0].input(columns_of(i)) / columns_of(1); }
+
+  FASTGEN_DEVICE T at(const cpu::Strided<T>& from, int64_t column, int row) const {
+    return read(from.data + (first_row_ + row) * from.row + column * from.column);
   }
 
   // The sums of units [begin, end) of layer l, over what is final before the block.
   FASTGEN_DEVICE void start(int l, int begin, int end) const {
-    TileSums<T, R> sums;
+    Sums sums;
     add(l, begin, end, 0, inputs_of(l, first_), sums);
-    if (l == last_ && net_.direct) add(net_.count, begin, end, 0, first_, sums);
-    const Layer<T>& layer = net_.layers[l];
+    if (l == last_ && net_.direct) add(net_.count, begin, end, 0, columns_of(first_), sums);
+    const Layer<T, W>& layer = net_.layers[l];
     each_sum(begin, end, sums, [&](int u, int row, T sum) {
       const int unit = layer.unit(u);
       if (layer.bias) sum += read(layer.bias + unit);
@@ -82,8 +112,8 @@ class TileSolver : TileWalk<Block, T, R> {
   }
 
   // Adds what units [begin, end) of a layer see among its inputs [from, to).
-  FASTGEN_DEVICE void add(int l, int begin, int end, int from, int to, TileSums<T, R>& sums) const {
-    const UnitTile<T> tile(net_.layers[l], begin, end, lane_);
+  FASTGEN_DEVICE void add(int l, int begin, int end, int from, int to, Sums& sums) const {
+    const UnitTile<T, W> tile(net_.layers[l], begin, end, lane_);
     multiply(block_, tile, inputs(l), from, tile.limit() < to ? tile.limit() : to, stage_, sums);
   }
 
@@ -94,12 +124,12 @@ class TileSolver : TileWalk<Block, T, R> {
 
   // Where the sum of a unit grows: those of outputs are kept for the block only.
   FASTGEN_DEVICE T& partial(int l, int u, int row) const {
-    return l == last_ ? outputs_[(u - kOutputs * first_) * R + row] : state(net_.layers[l].sums_at + u, row);
+    return l == last_ ? outputs_[(u - outputs_of(first_)) * R + row] : state(net_.layers[l].sums_at + u, row);
   }
 
   // The output of a unit whose sum lacks its residual part only.
   FASTGEN_DEVICE void finish(int l, int u, int row, T sum) const {
-    const Layer<T>& layer = net_.layers[l];
+    const Layer<T, W>& layer = net_.layers[l];
     if (layer.residual >= 0) sum += state(net_.layers[layer.residual].sums_at + u, row);
     if (layer.is_source) state(layer.sums_at + u, row) = sum;
     state(layer.at + u, row) = activated(layer.activation, sum);
@@ -111,13 +141,13 @@ class TileSolver : TileWalk<Block, T, R> {
     for (int l = 0; l < last_; ++l) {
       const int begin = net_.ready(l, i - 1), end = net_.ready(l, i);
       if (begin == end) continue;
-      own_sums(l, begin, end, l == 0 ? i : net_.ready(l - 1, i),
+      own_sums(l, begin, end, l == 0 ? columns_of(i) : net_.ready(l - 1, i),
                [&](int u, T sum) { finish(l, u, row, partial(l, u, row) + sum); });
       block_.sync_warp();
     }
     const auto add_output = [&](int u, T sum) { partial(last_, u, row) += sum; };
-    own_sums(last_, kOutputs * i, kOutputs * (i + 1), last_ == 0 ? i : net_.ready(last_ - 1, i), add_output);
-    if (net_.direct) own_sums(net_.count, kOutputs * i, kOutputs * (i + 1), i, add_output);
+    own_sums(last_, outputs_of(i), outputs_of(i + 1), last_ == 0 ? columns_of(i) : net_.ready(last_ - 1, i), add_output);
+    if (net_.direct) own_sums(net_.count, outputs_of(i), outputs_of(i + 1), columns_of(i), add_output);
     block_.sync_warp();
     if (Walk::own_share() == 0) feature(i, row);
     block_.sync_warp();
@@ -136,17 +166,17 @@ class TileSolver : TileWalk<Block, T, R> {
     int turn = 0;
     for (int l = 0; l < last_; ++l) {
       each_tile(net_.ready(l, i - 1), net_.ready(l, i), turn, [&](int begin, int end) {
-        TileSums<T, R> sums;
+        Sums sums;
         add(l, begin, end, inputs_of(l, first_), net_.layers[l].in, sums);
         each_sum(begin, end, sums, [&](int u, int row, T sum) { partial(l, u, row) += sum; });
         each_place(begin, end, [&](int u, int row) { finish(l, u, row, partial(l, u, row)); });
       });
       block_.sync();
     }
-    each_tile(kOutputs * i, kOutputs * (i + 1), turn, [&](int begin, int end) {
-      TileSums<T, R> sums;
+    each_tile(outputs_of(i), outputs_of(i + 1), turn, [&](int begin, int end) {
+      Sums sums;
       add(last_, begin, end, inputs_of(last_, first_), net_.layers[last_].in, sums);
-      if (net_.direct) add(net_.count, begin, end, first_, net_.features, sums);
+      if (net_.direct) add(net_.count, begin, end, columns_of(first_), net_.layers[0].in, sums);
       each_sum(begin, end, sums, [&](int u, int row, T sum) { partial(last_, u, row) += sum; });
     });
     block_.sync();
@@ -155,30 +185,43 @@ class TileSolver : TileWalk<Block, T, R> {
   }
 
   FASTGEN_DEVICE void feature(int i, int row) const {
-    T shift = partial(last_, kOutputs * i, row), raw = partial(last_, kOutputs * i + 1, row);
-    if (const int source = net_.layers[last_].residual; source >= 0) {
-      shift += state(net_.layers[source].sums_at + kOutputs * i, row);
-      raw += state(net_.layers[source].sums_at + kOutputs * i + 1, row);
+    const int first = outputs_of(i);
+    T* const outputs = &partial(last_, first, row);
+    if (const int source = net_.layers[last_].residual; source >= 0)
+      for (int k = 0; k < outputs_of(1); ++k) outputs[k * R] += state(net_.layers[source].sums_at + first + k, row);
+    T value, log_derivative;
+    a_.map.template apply<1>(outputs, noise_ + a_.map.numbers * (i - first_) * R + row, R, &value, &log_derivative);
+    put(i, row, value);
+    if constexpr (Map::has_log_derivative) totals_[row] += log_derivative;
+  }
+
+  // What the network reads of feature i; the features themselves lie first in the state where that is what it reads.
+  FASTGEN_DEVICE void put(int i, int row, T value) const {
+    if (!a_.map.one_hot) {
+      state(i, row) = value;
+      return;
     }
-    const T s = log_scale(a_.map, raw).value, w = w_[(i - first_) * R + row];
-    state(i, row) = a_.divide ? (w - shift) * math::exp(-s) : w * math::exp(s) + shift;
-    totals_[row] += s;
+    const int columns = columns_of(1);
+    for (int c = 0; c < columns; ++c) state(columns * i + c, row) = value == T(c) ? T(1) : T(0);
+    if (row < rows_) a_.v[(first_row_ + row) * net_.features + feature_of(i)] = value;
   }
 
   FASTGEN_DEVICE void store() const {
-    spread(net_.features, [&](int i, int row) {
-      if (row < rows_) a_.v[(first_row_ + row) * net_.features + net_.layers[0].input(i)] = state(i, row);
-    });
-    const int row = block_.thread();
-    if (row >= rows_) return;
-    const T total = static_cast<T>(a_.divide ? -totals_[row] : totals_[row]);
-    const int64_t at = first_row_ + row;
-    a_.log_det[at] = a_.log_det_in ? read(a_.log_det_in + at * a_.log_det_step) + total : total;
+    if (!a_.map.one_hot)
+      spread(net_.features, [&](int i, int row) {
+        if (row < rows_) a_.v[(first_row_ + row) * net_.features + feature_of(i)] = state(i, row);
+      });
+    if constexpr (Map::has_log_derivative) {
+      const int row = block_.thread();
+      if (row >= rows_) return;
+      const T total = static_cast<T>(totals_[row]);
+      const int64_t at = first_row_ + row;
+      a_.log_det[at] = a_.log_det_in ? read(a_.log_det_in + at * a_.log_det_step) + total : total;
+    }
   }
 
-  const AutoregressiveInverseForward<T>& a_;
-  T *const w_, *const outputs_;
-  double* const totals_;  // of the log-scales
+  T *const noise_, *const outputs_;
+  double* const totals_;  // of the log-derivatives, where there are any
   int64_t first_row_ = 0;
   int rows_ = 0, first_ = 0;
 };

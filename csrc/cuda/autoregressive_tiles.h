@@ -3,14 +3,16 @@
 #pragma once
 
 #include "cuda/autoregressive_gradient.h"
+#include "cuda/autoregressive_inverse.h"
+#include "cuda/autoregressive_sample.h"
 #include "cuda/autoregressive_solver.h"
 
 namespace fastgen::cuda {
 
-template <class Block, int R, class T>
-TileSolver<Block, T, R> tile_type(const AutoregressiveInverseForward<T>&);
-template <class Block, int R, class T>
-TileGradient<Block, T, R> tile_type(const AutoregressiveInverseBackward<T>&);
+template <class Block, int R, class Call>
+TileSolver<Block, R, Call> tile_type(const Call&);
+template <class Block, int R, class T, class W>
+TileGradient<Block, R, AutoregressiveInverseBackward<T, W>> tile_type(const AutoregressiveInverseBackward<T, W>&);
 
 template <class Block, int R, class Call>
 using TileOf = decltype(tile_type<Block, R>(std::declval<const Call&>()));

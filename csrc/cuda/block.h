@@ -35,6 +35,16 @@ struct Block {
   __device__ int thread() const { return threadIdx.x; }
   __device__ void sync() const { __syncthreads(); }
   __device__ void sync_warp() const { __syncwarp(); }
+  // sums += rows x weights, of 16 rows, 8 units and 8 steps in tf32: the fragments of mma.m16n8k8. All lanes of the warp call
+  // it.
+  __device__ __forceinline__ void multiply_add(float* sums, const float (&rows)[4], const float (&weights)[2]) const {
+    // Volatile, so that it stays where the whole warp is.
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(__float_as_uint(rows[0])), "r"(__float_as_uint(rows[1])), "r"(__float_as_uint(rows[2])),
+          "r"(__float_as_uint(rows[3])), "r"(__float_as_uint(weights[0])), "r"(__float_as_uint(weights[1])));
+  }
   // The sum over each group of `lanes` neighbours, a power of two, for every one of them. All lanes of the warp call it.
   template <class T>
   __device__ __forceinline__ T sum(T value, int lanes) const {

@@ -10,14 +10,15 @@ namespace fastgen::cuda {
 
 // The direct one among them. All of them travel as parameters of the kernel.
 constexpr int kMaxLayers = 64;
-// Outputs per feature: shift and log-scale.
-constexpr int kOutputs = 2;
 // Features walked as one block, at most.
 constexpr int kWalkBlock = 16;
+// Outputs that a block of several features has, at most.
+constexpr int kBlockOutputs = 128;
 
-template <class T>
+// W: what weights are in memory, see weights.h.
+template <class T, class W = T>
 struct Layer {
-  const T* weight;
+  const W* weight;
   const T* bias;  // may be null
   // The plan, see cpu/staircase.h.
   const int32_t *in_order, *out_order, *prefix, *suffix;
@@ -34,10 +35,10 @@ struct Layer {
   FASTGEN_DEVICE int input(int sorted) const { return in_order ? read(in_order + sorted) : sorted; }
 };
 
-template <class T>
+template <class T, class W = T>
 struct Network {
-  Layer<T> layers[kMaxLayers];  // the direct one, where there is one, after the others
-  int32_t count;                // without the direct one
+  Layer<T, W> layers[kMaxLayers];  // the direct one, where there is one, after the others
+  int32_t count;                   // without the direct one
   bool direct;
   int32_t features;
   // Per layer and for -1, 0, ..., features known features: how many of its units are final.

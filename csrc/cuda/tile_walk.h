@@ -29,34 +29,44 @@ FASTGEN_DEVICE int padded(int n) {
   return 4 * (fours | 1);
 }
 
-template <class Block, class T, int R>
+// Call: what is computed; its univariate map's outputs and columns count here.
+template <class Block, int R, class Call>
 class TileWalk {
  public:
   // Values of shared memory beside the state.
   static constexpr int kShared = kWarps * kStageSize + kTriangle;
 
  protected:
+  using T = typename Call::Value;
+  using W = typename Call::Weight;
+  using Sums = SumsOf<T, W, R>;
+
   // Lanes that a row has in the triangle, where a warp owns its rows.
   static constexpr int kLanes = kThreads / R;
   static_assert(kLanes <= kWarp);
 
-  FASTGEN_DEVICE TileWalk(Block& block, const Network<T>& net, T* state, T* shared, Link* links)
+  FASTGEN_DEVICE TileWalk(Block& block, const Call& a, T* state, T* shared, Link* links)
       : block_(block),
-        net_(net),
+        a_(a),
+        net_(a.network),
         state_(state),
         stage_(shared + block.thread() / kWarp * kStageSize),
         triangle_(shared + kWarps * kStageSize),
         links_(links),
         warp_(block.thread() / kWarp),
         lane_(block.thread() % kWarp),
-        last_(net.count - 1) {}
+        last_(a.network.count - 1) {}
 
   FASTGEN_DEVICE T& state(int unit, int row) const { return state_[unit * R + row]; }
 
+  // What the first `n` features have of the network's outputs, and of its inputs.
+  FASTGEN_DEVICE int outputs_of(int n) const { return static_cast<int>(a_.map.outputs()) * n; }
+  FASTGEN_DEVICE int columns_of(int n) const { return static_cast<int>(a_.map.columns()) * n; }
+
   // The units of layer l that belong to the first `n` features: their outputs, or the hidden units that wait for no later one.
-  FASTGEN_DEVICE int units_of(int l, int n) const { return l == last_ ? kOutputs * n : net_.ready(l, n - 1); }
+  FASTGEN_DEVICE int units_of(int l, int n) const { return l == last_ ? outputs_of(n) : net_.ready(l, n - 1); }
   // The inputs of layer l that belong to them.
-  FASTGEN_DEVICE int inputs_of(int l, int n) const { return l == 0 ? n : net_.ready(l - 1, n - 1); }
+  FASTGEN_DEVICE int inputs_of(int l, int n) const { return l == 0 ? columns_of(n) : net_.ready(l - 1, n - 1); }
 
   // Calls f(unit, row) once for every unit below `units` and every row; eight units side by side are a sector of row-major
   // memory.
@@ -78,24 +88,21 @@ class TileWalk {
 
   // Calls f(unit, row, sum) for what this lane holds of a tile's sums.
   template <class F>
-  FASTGEN_DEVICE void each_sum(int begin, int end, const TileSums<T, R>& sums, const F& f) const {
-    const int unit = begin + sums.unit(lane_), row = sums.row(lane_);
+  FASTGEN_DEVICE void each_sum(int begin, int end, const Sums& sums, const F& f) const {
     FASTGEN_UNROLL
-    for (int m = 0; m < kLaneUnits<R>; ++m) {
-      FASTGEN_UNROLL
-      for (int r = 0; r < kLaneRows<R>; ++r)
-        if (unit + m < end) f(unit + m, row + r, sums.at[m][r]);
+    for (int i = 0; i < Sums::kCount; ++i) {
+      const int unit = begin + Sums::unit(lane_, i);
+      if (unit < end) f(unit, Sums::row(lane_, i), sums.at[i]);
     }
   }
 
   // Calls f(unit, row) for the same ones: once in the code, for what is long.
   template <class F>
   FASTGEN_DEVICE void each_place(int begin, int end, const F& f) const {
-    using Sums = TileSums<T, R>;
     FASTGEN_ONE_BY_ONE
-    for (int i = 0; i < kLaneUnits<R> * kLaneRows<R>; ++i) {
-      const int unit = begin + Sums::unit(lane_) + i / kLaneRows<R>;
-      if (unit < end) f(unit, Sums::row(lane_) + i % kLaneRows<R>);
+    for (int i = 0; i < Sums::kCount; ++i) {
+      const int unit = begin + Sums::unit(lane_, i);
+      if (unit < end) f(unit, Sums::row(lane_, i));
     }
   }
 
@@ -125,7 +132,7 @@ class TileWalk {
   FASTGEN_DEVICE void stage_triangle(bool transposed) const {
     for (int l = 0; l < net_.count + net_.direct; ++l) {
       const Link link = links_[l];
-      const Layer<T>& layer = net_.layers[l];
+      const Layer<T, W>& layer = net_.layers[l];
       for (int i = block_.thread(); i < link.units * link.inputs; i += kThreads) {
         const int u = i / link.inputs, k = i % link.inputs, unit = link.unit + u, seen = link.seen + k;
         const bool sees = seen < read(layer.prefix + unit);
@@ -155,7 +162,8 @@ class TileWalk {
   }
 
   Block& block_;
-  const Network<T>& net_;
+  const Call& a_;
+  const Network<T, W>& net_;
   T *const state_, *const stage_, *const triangle_;
   Link* const links_;
   const int warp_, lane_, last_;

@@ -1,4 +1,4 @@
-"""The CUDA C++ kernels of autoregressive_inverse: what they are called with, and the matrix products around them."""
+"""The CUDA C++ kernels of autoregressive networks: what they are called with, and the matrix products around them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,21 @@ from .. import backends
 from .masked_mlp import Spec, evaluate
 
 Tensors = Sequence[Tensor | None]
+_TAKEN = (torch.float32, torch.float64)
 
 
 def _upcast(*tensors: Tensor | None) -> list[Tensor | None]:
-    """Half tensors in float32: the kernels read float32 and float64."""
+    """Half tensors in float32: what the kernels compute in, as in float64."""
     return [t.float() if t is not None and t.dtype in (torch.bfloat16, torch.float16) else t for t in tensors]
+
+
+def _with_weights(params: Tensors) -> list[Tensor | None]:
+    """Parameters as the kernels take them: bfloat16 weights, every second one, are read as they are."""
+    return [t if i % 2 == 0 and t is not None and t.dtype == torch.bfloat16 else _upcast(t)[0] for i, t in enumerate(params)]
+
+
+def _tf32() -> bool:
+    return backends.kernels("_launch").allows_tf32()
 
 
 def _stream(t: Tensor) -> int:
@@ -35,14 +45,34 @@ def forward(
 ) -> None:
     """The solution into v (B, D), and into total (B,) its log_det."""
     *layers, walk = plan
-    solution = v if v.dtype in (torch.float32, torch.float64) else torch.empty_like(v, dtype=torch.float32)
-    w, context_terms, *params = _upcast(w, context_terms, *params)  # type: ignore[assignment]
+    solution = v if v.dtype in _TAKEN else torch.empty_like(v, dtype=torch.float32)
+    w, context_terms = _upcast(w, context_terms)  # type: ignore[assignment]
+    given = w, _with_weights(params), context_terms, log_det, layers, walk, *described, _tf32()
     with torch.cuda.device_of(w):
-        backends.compiled().autoregressive_inverse_cuda_forward(
-            w, params, context_terms, log_det, layers, walk, *described, solution, total, w.new_empty, _stream(w)
-        )
+        backends.compiled().autoregressive_inverse_cuda_forward(*given, solution, total, w.new_empty, _stream(w))
     if solution is not v:
         v.copy_(solution)
+
+
+def sample(
+    x: Tensor,
+    noise: Tensor,
+    params: Tensors,
+    context_terms: Tensor | None,
+    given: Tensor | None,
+    known: int,
+    plan: Tensors,
+    *described: Any,
+) -> None:
+    """Samples into x (B, D), from noise (B, D Q)."""
+    *layers, walk = plan
+    values = x if x.dtype in _TAKEN else torch.empty_like(x, dtype=torch.float32)
+    noise, context_terms, given = _upcast(noise, context_terms, given)  # type: ignore[assignment]
+    arguments = noise, _with_weights(params), context_terms, given, known, layers, walk, *described, _tf32()
+    with torch.cuda.device_of(noise):
+        backends.compiled().autoregressive_sample_cuda(*arguments, values, noise.new_empty, _stream(noise))
+    if values is not x:
+        x.copy_(values)
 
 
 def backward(
@@ -59,13 +89,13 @@ def backward(
     """The gradients of w, of the context's terms and of every parameter; of no elements where one is not needed."""
     *layers, walk = plan
     dtype, spec = w.dtype, Spec(*described[: len(Spec._fields)])
+    taken = _with_weights(params)
     grad_v, w, v, context_terms, *params = _upcast(grad_v, w, v, context_terms, *params)  # type: ignore[assignment]
     y, saved = evaluate(v, params, context_terms, layers, *spec, True)
     gw, deltas = torch.empty_like(v), v.new_empty(saved.numel() + y.numel())
+    given = grad_v, grad_log_det, w, v, y, saved, taken, layers, walk, *described, _tf32()
     with torch.cuda.device_of(w):
-        backends.compiled().autoregressive_inverse_cuda_backward(
-            grad_v, grad_log_det, w, v, y, saved, params, layers, walk, *described, gw, deltas, w.new_empty, _stream(w)
-        )
+        backends.compiled().autoregressive_inverse_cuda_backward(*given, gw, deltas, w.new_empty, _stream(w))
     gc, gparams = backends.kernels("masked_mlp").parameter_gradients(
         deltas, v, params, saved, layers, spec.activations, spec.direct, needs[1:]
     )

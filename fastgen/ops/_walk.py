@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ..reference import MaskedNetwork
 
-# As in csrc/cuda: what the triangle of a block of features has room for. A feature that needs more is a block of its own.
+# As in csrc/cuda: what a block of features has room for. A feature that needs more is a block of its own.
 _FEATURES = 16
 _WEIGHTS = 7168
 _UNITS = 160
+_OUTPUTS = 128
 
 
 class Walk(NamedTuple):
@@ -29,43 +30,51 @@ class Walk(NamedTuple):
 
 def make_walk(network: MaskedNetwork, prefixes: Sequence[Tensor], device: torch.device | str) -> Walk:
     """The walk of a network whose layers, then its direct connections, have these prefixes, on the CPU."""
-    ready = _ready(network, prefixes)
-    counts = [layer.tolist() for layer in ready]
-    return Walk(torch.tensor([c for layer in counts for c in layer] + _ends(counts, network), dtype=torch.int32, device=device))
+    columns = _columns(network)
+    counts = [layer.tolist() for layer in _ready(network, prefixes, columns)]
+    flat = [count for layer in counts for count in layer]
+    return Walk(torch.tensor(flat + _ends(counts, network, columns), dtype=torch.int32, device=device))
 
 
-def _ready(network: MaskedNetwork, prefixes: Sequence[Tensor]) -> list[Tensor]:
+def _columns(network: MaskedNetwork) -> int:
+    """The inputs of each feature, of which the network's outputs tell how many there are; 1 where they do not."""
+    features = len(network.layers[-1].out_degrees) // network.outputs
+    return 1 if network.features % features else network.features // features
+
+
+def _ready(network: MaskedNetwork, prefixes: Sequence[Tensor], columns: int) -> list[Tensor]:
     """Per layer the units that see none but the first i features, for i = -1, 0, ..., D."""
-    features = torch.arange(network.features + 1, device="cpu")
+    # After how many features the first n inputs are final.
+    inputs = (torch.arange(network.features + 1, device="cpu") + columns - 1) // columns
     steps: list[Tensor] = []
     for layer, prefix in zip(network.layers, prefixes, strict=False):
-        # When the first n inputs are final: after n features, or with the last of n units.
-        final = torch.cat([features[:1], steps[-1]]) if steps else features
+        # The first n units are with the last of them.
+        final = torch.cat([inputs[:1], steps[-1]]) if steps else inputs
         own = final[prefix]
         if layer.residual is not None:
             own = own.maximum(steps[layer.residual])
         steps.append(own)
     if network.direct:
-        steps[-1] = steps[-1].maximum(prefixes[-1])
-    known = torch.arange(-1, network.features + 1, device="cpu")
+        steps[-1] = steps[-1].maximum(inputs[prefixes[-1]])
+    known = torch.arange(-1, network.features // columns + 1, device="cpu")
     return [torch.searchsorted(own, known, right=True) for own in steps]
 
 
-def _ends(counts: Sequence[Sequence[int]], network: MaskedNetwork) -> list[int]:
-    """Blocks of as many features as their triangle has room for."""
-    ends, first = [], 0
-    while first < network.features:
+def _ends(counts: Sequence[Sequence[int]], network: MaskedNetwork, columns: int) -> list[int]:
+    """Blocks of as many features as there is room for."""
+    ends, first, features = [], 0, network.features // columns
+    while first < features:
         end = first + 1
-        while end < min(first + _FEATURES, network.features) and _fits(counts, network, first, end + 1):
+        while end < min(first + _FEATURES, features) and _fits(counts, network, columns, first, end + 1):
             end += 1
         ends.append(end)
         first = end
     return ends
 
 
-def _fits(counts: Sequence[Sequence[int]], network: MaskedNetwork, first: int, end: int) -> bool:
+def _fits(counts: Sequence[Sequence[int]], network: MaskedNetwork, columns: int, first: int, end: int) -> bool:
     hidden = [layer[end] - layer[first] for layer in counts[:-1]]
-    widths = [end - first, *hidden, network.outputs * (end - first)]
+    widths = [columns * (end - first), *hidden, network.outputs * (end - first)]
     links = [*pairwise(widths), *([(widths[0], widths[-1])] if network.direct else [])]
     # Rows are padded by up to 7 weights, whichever side they are.
-    return sum(a * b + 7 * max(a, b) for a, b in links) <= _WEIGHTS and sum(hidden) <= _UNITS
+    return sum(a * b + 7 * max(a, b) for a, b in links) <= _WEIGHTS and sum(hidden) <= _UNITS and widths[-1] <= _OUTPUTS

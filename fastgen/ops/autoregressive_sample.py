@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from .. import backends
 from ..reference import ConditionalSampler, MaskedNetwork
 from ..reference.accumulate import accumulator
 from ..reference.autoregressive_sample import generate
-from . import _check
+from . import _autoregressive_cuda, _check
 from ._autoregressive import check_autoregressive
 from ._library import register
 from ._plan import NetworkPlan, make_network_plan
@@ -19,6 +20,8 @@ from .masked_linear import rows
 from .masked_mlp import masked_mlp, spec_of, validate_parameters
 
 Params = Sequence[Tensor | None]
+
+# `plan, *described`: the flat plan, then the network and the sampler, as the schema below lists them.
 
 
 def _sample(
@@ -28,33 +31,14 @@ def _sample(
     given: Tensor | None,
     known: int,
     plan: Params,
-    activations: Sequence[str],
-    residuals: Sequence[int],
-    direct: bool,
-    conditional: int,
-    size: int,
-    kind: int,
-    first: float,
-    second: float,
+    *described: Any,
 ) -> Tensor:
     x = noise.new_empty(noise.shape[:2])
-    backends.compiled().autoregressive_sample(
-        noise.flatten(1),
-        params,
-        context_terms,
-        given,
-        known,
-        plan,
-        activations,
-        residuals,
-        direct,
-        conditional,
-        size,
-        kind,
-        first,
-        second,
-        x,
-    )
+    arguments = noise.flatten(1), params, context_terms, given, known, plan, *described
+    if noise.is_cuda:
+        _autoregressive_cuda.sample(x, *arguments)
+    else:
+        backends.compiled().autoregressive_sample(*arguments, x)
     return x
 
 

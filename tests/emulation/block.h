@@ -49,8 +49,30 @@ class EmulatedBlock {
     }
     return value;
   }
+  // As the instruction has it: its operands lose what tf32 has no bits for, its sums are of 8 products at once.
+  void multiply_add(float* sums, const float (&rows)[4], const float (&weights)[2]) {
+    Fragments& own = fragments_[current_];
+    for (int i = 0; i < 4; ++i) own.rows[i] = truncated(rows[i]);
+    for (int i = 0; i < 2; ++i) own.weights[i] = truncated(weights[i]);
+    sync_warp();
+    const Fragments* const warp = fragments_ + current_ / kWarp * kWarp;
+    const int lane = current_ % kWarp;
+    for (int i = 0; i < 4; ++i) {
+      const int row = lane / 4 + i / 2 * 8, unit = lane % 4 * 2 + i % 2;
+      double sum = sums[i];
+      for (int k = 0; k < 8; ++k)
+        sum += double(warp[row % 8 * 4 + k % 4].rows[row / 8 + k / 4 * 2]) * warp[unit * 4 + k % 4].weights[k / 4];
+      sums[i] = static_cast<float>(sum);
+    }
+    sync_warp();
+  }
 
  private:
+  struct Fragments {
+    float rows[4], weights[2];
+  };
+  static float truncated(float x) { return math::bit_cast<float>(math::bit_cast<uint32_t>(x) & ~uint32_t(0x1fff)); }
+
   static constexpr size_t kStack = 256 * 1024;
   enum class Waits { nothing, warp, block, done };
   struct Fiber {
@@ -127,6 +149,7 @@ class EmulatedBlock {
   jmp_buf main_;
   int current_ = 0;
   double exchanged_[kThreads];
+  Fragments fragments_[kThreads];
 };
 
 }  // namespace fastgen::cuda

@@ -30,10 +30,14 @@ SOURCES = (
     "csrc/bind/plan.cpp",
     "csrc/bind/network.cpp",
     "csrc/bind/autoregressive_inverse_cuda.cpp",
-    "tests/emulation/autoregressive_inverse.cpp",
+    "csrc/bind/autoregressive_sample_cuda.cpp",
+    "tests/emulation/autoregressive.cpp",
 )
 FLAGS = ("-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror", "-DFASTGEN_EMULATED")
+# Rows of a tile, state in shared memory, blocks, and the order in which threads that wait go on.
+TILES = ((32, True, 2, 0), (16, False, 1, 1), (8, True, 3, 2))
 _operation = importlib.import_module("fastgen.ops.autoregressive_inverse")
+_sample = importlib.import_module("fastgen.ops.autoregressive_sample")
 
 
 def build(folder: Path) -> ModuleType:
@@ -70,20 +74,31 @@ def inverse(w: Tensor, network: MaskedNetwork, params, **options):  # type: igno
     return ops.autoregressive_inverse(w, network, params, plan=plan(network), **options)
 
 
+def sample(noise: Tensor, network: MaskedNetwork, params, **options) -> Tensor:  # type: ignore[no-untyped-def]
+    """ops.autoregressive_sample with such a plan."""
+    return ops.autoregressive_sample(noise, network, params, plan=plan(network), **options)
+
+
 @contextmanager
 def in_place(emulated: ModuleType) -> Iterator[Callable[..., None]]:
-    """Runs the operation on the emulated kernels; yields what chooses their tiles."""
+    """Runs the operations on the emulated kernels; yields what chooses their tiles."""
 
     def forward(*given):  # type: ignore[no-untyped-def]
         outputs = _operation._forward_fake(*given)
         _autoregressive_cuda.forward(*outputs, *given)
         return outputs
 
+    def draw(noise, *given):  # type: ignore[no-untyped-def]
+        x = _sample._sample_fake(noise)
+        _autoregressive_cuda.sample(x, noise.flatten(1), *given)
+        return x
+
     both = SimpleNamespace(**{**vars(backends.compiled()), **vars(emulated)})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backends, "compiled", lambda: both)
         patch.setattr(_operation, "_call", forward)
         patch.setattr(_operation, "_call_backward", _autoregressive_cuda.backward)
+        patch.setattr(_sample, "_call", draw)
         patch.setattr(_autoregressive_cuda, "_stream", lambda t: 0)
         # Triton's part on a device.
         patch.setattr(masked_linear, "backward", _linear_backward)

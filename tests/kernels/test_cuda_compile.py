@@ -9,8 +9,9 @@ from fastgen.bench.static.jobs import all_jobs, compiled, toolchain
 
 VERSIONS, _ = toolchain()
 BUDGET = budget.read(budget.FILE)["nvcc"]
-# Tiles of 8, 16 and 32 rows and two places for their state in float32, of 8 rows in float64; each forward and backward.
-KERNELS = {"autoregressive_inverse": 14, "device": 0}
+# Tiles of 8, 16 and 32 rows and two places for their state, 5 in all, with weights of float32, tf32 and bfloat16; 2 of 8 rows
+# in float64; the inverse forward and backward.
+KERNELS = {"autoregressive_inverse": 34, "autoregressive_sample": 17, "device": 0}
 
 
 @pytest.mark.slow
@@ -20,6 +21,7 @@ def test_kernels_are_within_their_budgets(job) -> None:  # type: ignore[no-untyp
     found = compiled(job)
     assert len(found) == KERNELS[job.name]
     assert not any(kernel.code.spills or kernel.code.stack for kernel in found)
+    assert all(("HMMA" in kernel.code.matrix) == (kernel.dtype in ("tf32", "bfloat16")) for kernel in found)
     if VERSIONS["nvcc"] != BUDGET.version:
         pytest.skip(f"budgets are of nvcc {BUDGET.version}, not {VERSIONS['nvcc']}")
     assert not budget.compare(found, filter(job.makes, BUDGET.kernels))

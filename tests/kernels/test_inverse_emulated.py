@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from types import ModuleType
+from collections.abc import Callable
 
 import emulation
 import pytest
 import torch
+from emulation import TILES
 from hypothesis import HealthCheck, settings
 from hypothesis import given as drawn
 from hypothesis import strategies as st
@@ -19,8 +19,6 @@ from fastgen import backends, ops, reference
 from fastgen.reference import MaskedLayer, MaskedNetwork
 from fastgen.reference.autoregressive_inverse import FORMS
 
-# Rows of a tile, state in shared memory, blocks, and the order in which threads that wait go on.
-TILES = ((32, True, 2, 0), (16, False, 1, 1), (8, True, 3, 2))
 ORDERS = (0, 1, 2)
 OUTPUTS = (2, 2, 1, 1, 3, 3)
 # More than 160 hidden units of one degree are walked by all threads of a block together.
@@ -33,18 +31,6 @@ WIDE = {
         (MaskedLayer((2, 1, 3), OUTPUTS, strict=True, activation="tanh"), MaskedLayer(OUTPUTS, OUTPUTS, residual=0)), outputs=2
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    return emulation.build(tmp_path_factory.mktemp("emulated"))
-
-
-@pytest.fixture
-def choose(emulated: ModuleType) -> Iterator[Callable[..., None]]:
-    with backends.use("cpu"), emulation.in_place(emulated) as chosen:
-        chosen()
-        yield chosen
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *WIDE])
@@ -219,6 +205,7 @@ def test_the_boundary_checks_again(choose: Callable[..., None]) -> None:
         "kind": 0,
         "first": 0.0,
         "second": 0.0,
+        "tf32": False,
         "v": torch.empty_like(w),
         "log_det": w.new_empty(4),
         "allocate": w.new_empty,

@@ -64,7 +64,7 @@ def test_float32_is_as_accurate_as_pytorch(rows: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_types_are_as_accurate_as_pytorch(dtype: torch.dtype) -> None:
-    net = network(range(1, 17), (64, 64))
+    net = network(range(1, 65), (256, 256))
     w, _, _, *params = _on_device(case(net, 64, False, dtype))
     with torch.no_grad(), backends.use("cuda"):
         found = call(ops.autoregressive_inverse, net, [w, None, None, *params])
@@ -73,6 +73,20 @@ def test_half_types_are_as_accurate_as_pytorch(dtype: torch.dtype) -> None:
         expected = call(reference.autoregressive_inverse, net, [w, None, None, *params])
     for f, e, t in zip(found, expected, truth, strict=True):
         assert_as_accurate(f.flatten(), e.flatten(), t.flatten())
+
+
+@pytest.mark.parametrize("rows", [5, 1000, 5000])
+def test_tf32_is_as_accurate_as_pytorch(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Every height of a tile, several blocks of features."""
+    net = network(range(1, 65), (256, 256))
+    given = _on_device(case(net, rows, False, torch.float32))
+    truth = results(reference.autoregressive_inverse, net, [t if t is None else t.double() for t in given])
+    in_float32 = _solve(net, given)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    found, expected = _solve(net, given), results(reference.autoregressive_inverse, net, given)
+    assert not torch.equal(found[0], in_float32[0])
+    for triple in zip(found, expected, truth, strict=True):
+        assert_as_accurate(*(t.flatten() for t in triple))
 
 
 @pytest.mark.parametrize("net", [WIDE, LONG, network(range(1, 4097), (4096,))], ids=["wide", "long", "beyond shared memory"])

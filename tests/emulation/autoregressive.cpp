@@ -1,7 +1,4 @@
-// The CUDA kernels of autoregressive_inverse behind their own Python boundary, on CPU tensors.
-#include "cuda/autoregressive_inverse.h"
-
-#include <limits>
+// The CUDA kernels of autoregressive networks behind their own Python boundary, on CPU tensors.
 
 #include "bind/bind.h"
 #include "block.h"
@@ -17,11 +14,6 @@ struct Choice {
   int64_t blocks = 2;
   Order order = Order::forward;
 } choice;
-
-template <class Call>
-Tiling choose(const Call& a) {
-  return {choice.rows, choice.in_shared, choice.blocks, choice.in_shared ? 0 : choice.blocks * choice.rows * a.units};
-}
 
 template <int R, bool kInShared, class Call>
 void run_blocks(const Call& a, int64_t blocks, typename Call::Value* scratch) {
@@ -41,29 +33,29 @@ void run_rows(const Call& a, const Tiling& tiling, typename Call::Value* scratch
   tiling.in_shared ? run_blocks<R, true>(a, tiling.blocks, scratch) : run_blocks<R, false>(a, tiling.blocks, scratch);
 }
 
+}  // namespace
+
 template <class Call>
-void run_any(const Call& a, const Tiling& tiling, typename Call::Value* scratch) {
+Tiling tiling_of(const Call& a) {
+  return {choice.rows, choice.in_shared, choice.blocks, choice.in_shared ? 0 : choice.blocks * choice.rows * a.units};
+}
+
+template <class Call>
+void run(const Call& a, const Tiling& tiling, typename Call::Value* scratch, void*) {
   if (tiling.rows == 32) return run_rows<32>(a, tiling, scratch);
   if (tiling.rows == 16) return run_rows<16>(a, tiling, scratch);
   run_rows<8>(a, tiling, scratch);
 }
 
-}  // namespace
-
-Tiling tiling_of(const AutoregressiveInverseForward<float>& a) { return choose(a); }
-Tiling tiling_of(const AutoregressiveInverseForward<double>& a) { return choose(a); }
-Tiling tiling_of(const AutoregressiveInverseBackward<float>& a) { return choose(a); }
-Tiling tiling_of(const AutoregressiveInverseBackward<double>& a) { return choose(a); }
-
-void run(const AutoregressiveInverseForward<float>& a, const Tiling& t, float* scratch, void*) { run_any(a, t, scratch); }
-void run(const AutoregressiveInverseForward<double>& a, const Tiling& t, double* scratch, void*) { run_any(a, t, scratch); }
-void run(const AutoregressiveInverseBackward<float>& a, const Tiling& t, float* scratch, void*) { run_any(a, t, scratch); }
-void run(const AutoregressiveInverseBackward<double>& a, const Tiling& t, double* scratch, void*) { run_any(a, t, scratch); }
+FASTGEN_INSTANTIATE_CALLS(AutoregressiveInverseForward)
+FASTGEN_INSTANTIATE_CALLS(AutoregressiveInverseBackward)
+FASTGEN_INSTANTIATE_CALLS(AutoregressiveSample)
 
 }  // namespace fastgen::cuda
 
 PYBIND11_MODULE(_emulated, m) {
   fastgen::bind_autoregressive_inverse_cuda(m);
+  fastgen::bind_autoregressive_sample_cuda(m);
   m.def("choose", [](int rows, bool in_shared, int64_t blocks, int order) {
     fastgen::cuda::choice = {rows, in_shared, blocks, static_cast<fastgen::cuda::Order>(order)};
   });
