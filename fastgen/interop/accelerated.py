@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+NOT_COVERED = "not covered"
+
 
 class _Cache:
     """Derived state and what it was read from: empty in every copy, pickle and checkpoint."""

@@ -38,6 +38,13 @@ def hooked(modules: Iterable[Any]) -> bool:
     return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in modules)
 
 
+def hooks_of(modules: Iterable[Any]) -> tuple[Any, ...]:
+    """Where the hooks of these modules are kept: `any` of it tells whether there are some."""
+    return tuple(
+        hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)
+    )
+
+
 def changed(module: Any) -> str | None:
     """Why a module of a known class does not do what its class does; None where it does."""
     if hooked([module]):

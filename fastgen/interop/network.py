@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,10 @@ from ..ops import (
     masked_mlp,
 )
 from ..ops._library import needs_gradients
+from ..ops.masked_mlp import spec_of
+from .chain import Block, Part, chain, takes
 from .masks import ReadNetwork
 from .sorted import Order, sort_network
-
-# How the two outputs of a feature lie side by side.
-Layout = Literal["shift_scale", "scale_shift"]
-
 
 # Both count rows times weights, and were measured on one core (bench/NOTES.md). From the first on, hidden units in no order are
 # sorted, at the price of a copy of the weights, instead of gathered by the kernels; with gradients, which gather twice more,
@@ -33,24 +31,22 @@ Layout = Literal["shift_scale", "scale_shift"]
 # own, whose code then runs; a call of a network below a quarter of it.
 SORTED_FROM = 5e7
 GRADIENTS_FROM = 2e7
+CHAIN_SORTED_FROM = 5e5
 
 
 class Arranged(NamedTuple):
     """A network as it runs: its plan, and the orders that the library's parameters are brought into.
 
-    swapped: the order that brings a feature's scale and shift, the library's first and second output, to shift and scale.
+    told: the plan and the network as a kernel takes them.
+    order: that of a network whose outputs are wanted as they lie side by side for each feature.
+    pairs: the same with shift before scale.
     """
 
     network: MaskedNetwork
     plan: NetworkPlan
+    told: tuple[Any, ...]
     order: Order
-    swapped: Order
-
-    @staticmethod
-    def of(network: MaskedNetwork, order: Order, device: torch.device) -> Arranged:
-        last = torch.arange(len(network.layers[-1].out_degrees), device=device)
-        swapped = order.swapped(len(network.layers), last ^ 1)
-        return Arranged(network, make_network_plan(network, device), order, swapped)
+    pairs: Order
 
 
 class Planned(NamedTuple):
@@ -62,15 +58,35 @@ class Planned(NamedTuple):
     as_it_is: Arranged
     ordered: Arranged
     weights: int
+    places: tuple[tuple[dict[str, Any], str], ...]
 
     @staticmethod
-    def of(read: ReadNetwork, layers: Sequence[nn.Module], device: torch.device) -> Planned:
-        """A plan for the device; `layers` are the library's, in order, with `weight`, `bias` and, where loose, `mask`."""
+    def of(
+        read: ReadNetwork,
+        layers: Sequence[nn.Module],
+        device: torch.device,
+        rows: Tensor | None = None,
+        pairs: Tensor | None = None,
+    ) -> Planned:
+        """A plan for the device.
+
+        Args:
+            layers: the library's, in order, with `weight`, `bias` and, where loose, `mask`.
+            rows: which rows of its last layer are those of the network read, in order; None for all as they lie.
+            pairs: which are those of shift and scale, side by side for each feature; None for all as they lie.
+        """
         network, found = read.network, sort_network(read.network, device)
-        as_it_is = Arranged.of(network, Order((), ()), device)
-        ordered = as_it_is if found is None else Arranged.of(*found, device)
+
+        def arranged(network: MaskedNetwork, order: Order) -> Arranged:
+            last, plan = len(network.layers) - 1, make_network_plan(network, device)
+            told = [t for layer in plan for t in layer], *spec_of(network)
+            return Arranged(network, plan, told, *(order.with_rows(last, ends, network.direct) for ends in (rows, pairs)))
+
+        as_it_is = arranged(network, Order((), ()))
+        ordered = as_it_is if found is None else arranged(*found)
         weights = sum(len(layer.in_degrees) * len(layer.out_degrees) for layer in network.layers)
-        return Planned(network, layers, read.loose, as_it_is, ordered, weights)
+        places = tuple((layer._parameters, name) for layer in layers for name in ("weight", "bias"))
+        return Planned(network, layers, read.loose, as_it_is, ordered, weights, places)
 
     def pays(self, x: Tensor) -> bool:
         """Whether a pass over these rows is worth a call of fastgen's."""
@@ -78,10 +94,13 @@ class Planned(NamedTuple):
 
     def call(self, context_terms: Tensor | None = None) -> Call:
         """What one call takes: the parameters as they are now; `context_terms` (..., H) in the order of the library's units."""
-        params: list[Tensor | None] = []
-        for layer, loose in zip(self.layers, self.loose, strict=True):
-            weight = parameter(layer, "weight")
-            params += [weight * layer.mask if loose else weight, parameter(layer, "bias")]
+        try:
+            params = [place[name] for place, name in self.places]
+        except KeyError:  # a parametrization computes it
+            params = [getattr(layer, name) for layer in self.layers for name in ("weight", "bias")]
+        for i, loose in enumerate(self.loose):
+            if loose:
+                params[2 * i] = params[2 * i] * self.layers[i].mask
         return Call(self, params, context_terms)
 
 
@@ -104,35 +123,47 @@ class Call(NamedTuple):
     context_terms: Tensor | None
 
     def outputs(self, x: Tensor) -> Tensor:
-        """(..., D, P), in the order of the last layer's rows."""
-        network, plan, params, terms = self._arranged(x)
-        return masked_mlp(x, network, params, context_terms=terms, plan=plan)
+        """(..., D, P), in the order of the network read."""
+        arranged = self._arranged(x)
+        return masked_mlp(x, arranged.network, **self._given(arranged, arranged.order))
 
-    def affine(self, x: Tensor, scale_map: ScaleMap, layout: Layout) -> tuple[Tensor, Tensor]:
+    def affine(self, x: Tensor, scale_map: ScaleMap) -> tuple[Tensor, Tensor]:
         """y = s x + t and sum log s: one pass of the network."""
-        return self._transform(masked_autoregressive, x, scale_map, layout)
+        part = self.part(x, scale_map) if x.dim() == 2 else None
+        if part is not None and takes(x, part.tensors):
+            return chain(x, [part])
+        return self._transform(masked_autoregressive, x, scale_map)
 
-    def affine_inverse(self, y: Tensor, scale_map: ScaleMap, layout: Layout) -> tuple[Tensor, Tensor]:
+    def part(self, x: Tensor, scale_map: ScaleMap) -> Part:
+        """`affine` of rows x as a part of a chain."""
+        planned, params, terms = self
+        is_sorted = len(x) * planned.weights >= CHAIN_SORTED_FROM
+        if terms is not None and terms.shape[:-1] != x.shape[:-1]:
+            terms = terms.expand(len(x), -1)
+        return Part(Block(planned.ordered if is_sorted else planned.as_it_is, scale_map), (terms, *params))
+
+    def affine_inverse(self, y: Tensor, scale_map: ScaleMap) -> tuple[Tensor, Tensor]:
         """The x with y = s x + t, and -sum log s: at the price of one pass."""
-        return self._transform(autoregressive_inverse, y, scale_map, layout)
+        return self._transform(autoregressive_inverse, y, scale_map)
 
     def _transform(
-        self, operation: Callable[..., tuple[Tensor, Tensor]], x: Tensor, scale_map: ScaleMap, layout: Layout
+        self, operation: Callable[..., tuple[Tensor, Tensor]], x: Tensor, scale_map: ScaleMap
     ) -> tuple[Tensor, Tensor]:
-        network, plan, params, terms = self._arranged(x, layout)
-        y, log_det = operation(x, network, params, form="divide", scale_map=scale_map, context_terms=terms, plan=plan)
+        arranged = self._arranged(x)
+        given = self._given(arranged, arranged.pairs)
+        y, log_det = operation(x, arranged.network, form="divide", scale_map=scale_map, **given)
         return y, log_det.to(x.dtype)
 
-    def _arranged(
-        self, x: Tensor, layout: Layout = "shift_scale"
-    ) -> tuple[MaskedNetwork, NetworkPlan, list[Tensor | None], Tensor | None]:
+    def _given(self, arranged: Arranged, order: Order) -> dict[str, Any]:
+        terms = None if self.context_terms is None else order.of_units(self.context_terms)
+        return {"params": order.of(self.params), "context_terms": terms, "plan": arranged.plan}
+
+    def _arranged(self, x: Tensor) -> Arranged:
         """What runs for these rows: the network as it is, or with its hidden units sorted."""
-        planned, params, terms = self
+        planned, params, _ = self
         size = x.shape[:-1].numel() * planned.weights
         is_sorted = size >= (SORTED_FROM / 10 if needs_gradients(x, params[0]) else SORTED_FROM)
-        network, plan, order, swapped = planned.ordered if is_sorted else planned.as_it_is
-        order = order if layout == "shift_scale" else swapped
-        return network, plan, order.of(params), None if terms is None else order.of_units(terms)
+        return planned.ordered if is_sorted else planned.as_it_is
 
 
 def interleaved(t: Tensor, features: int) -> Tensor:

@@ -41,24 +41,59 @@ class Order(NamedTuple):
             found[taken.place] = p
         return found
 
-    def swapped(self, layers: int, outputs: Tensor) -> Order:
-        """This order with the two outputs of each feature swapped too: `outputs` are the rows of the last of so many layers."""
-        weight, bias = 2 * layers - 2, 2 * layers - 1
+    def taken(self, params: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """The parameters that change, in this order, without gradients: `put_back` leads those back."""
+        return [_take(params[taken.place], taken) for taken in self.there]
 
-        def swap(all_taken: tuple[Taken, ...]) -> tuple[Taken, ...]:
+    def replaced(self, params: Sequence[Tensor | None], taken: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """All parameters, contiguous, with those that `taken` gave in their places."""
+        found = [p if p is None or p.is_contiguous() else p.contiguous() for p in params]
+        for one, p in zip(self.there, taken, strict=True):
+            found[one.place] = p
+        return found
+
+    def put_back(self, grads: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | None]:
+        """The gradients of what is in this order, as those of what was; None where one is not needed."""
+        found = [g if needed else None for g, needed in zip(grads, needs, strict=True)]
+        for taken in self.back:
+            found[taken.place] = _take(found[taken.place], taken)
+        return found
+
+    def with_rows(self, last: int, rows: Tensor | None, direct: bool) -> Order:
+        """This order with these rows of the layer of index `last`, and of direct connections, in place of all as they lie."""
+        if rows is None:
+            return self
+
+        def with_ends(all_taken: tuple[Taken, ...], rows: Tensor) -> tuple[Taken, ...]:
+            weight = 2 * last
             columns = next((taken.columns for taken in all_taken if taken.place == weight), None)
-            others = (taken for taken in all_taken if taken.place not in (weight, bias))
-            return (*others, Taken(weight, outputs, columns), Taken(bias, outputs, None))
+            others = (taken for taken in all_taken if taken.place < weight)
+            ends = (Taken(weight, rows, columns), Taken(weight + 1, rows, None), Taken(weight + 2, rows, None))
+            return (*others, *ends[: 2 + direct])
 
-        return Order(swap(self.there), swap(self.back))
+        return Order(with_ends(self.there, rows), with_ends(self.back, rows.argsort()))
 
     def of_units(self, terms: Tensor) -> Tensor:
         """What is (..., H) with the units of the first layer in the order of the library, in this one."""
-        there, back = (next((Taken(0, None, t.rows) for t in taken if t.place == 0), None) for taken in self)
+        there, back = (_of_first_units(taken) for taken in self)
         if there is None or back is None:
             return terms
         rows = terms.reshape(-1, terms.shape[-1])
         return _reorder((there,), (back,), rows)[0].view(terms.shape)
+
+    def taken_of_units(self, terms: Tensor | None) -> Tensor | None:
+        """As `of_units`, without gradients, of rows."""
+        there = _of_first_units(self.there)
+        return terms if there is None else _take(terms, there)
+
+    def put_back_units(self, grad: Tensor) -> Tensor | None:
+        back = _of_first_units(self.back)
+        return grad if back is None else _take(grad, back)
+
+
+def _of_first_units(all_taken: Sequence[Taken]) -> Taken | None:
+    """What of a context's terms is to be taken where this is of the parameters."""
+    return next((Taken(0, None, taken.rows) for taken in all_taken if taken.place == 0 and taken.rows is not None), None)
 
 
 def sort_network(network: MaskedNetwork, device: torch.device) -> tuple[MaskedNetwork, Order] | None:
