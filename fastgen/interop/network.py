@@ -20,7 +20,6 @@ from ..ops import (
     masked_mlp,
 )
 from ..ops._library import needs_gradients
-from ..ops.masked_mlp import spec_of
 from .chain import Block, Part, chain, takes
 from .masks import ReadNetwork
 from .sorted import Order, sort_network
@@ -37,14 +36,12 @@ CHAIN_SORTED_FROM = 5e5
 class Arranged(NamedTuple):
     """A network as it runs: its plan, and the orders that the library's parameters are brought into.
 
-    told: the plan and the network as a kernel takes them.
     order: that of a network whose outputs are wanted as they lie side by side for each feature.
     pairs: the same with shift before scale.
     """
 
     network: MaskedNetwork
     plan: NetworkPlan
-    told: tuple[Any, ...]
     order: Order
     pairs: Order
 
@@ -79,8 +76,7 @@ class Planned(NamedTuple):
 
         def arranged(network: MaskedNetwork, order: Order) -> Arranged:
             last, plan = len(network.layers) - 1, make_network_plan(network, device)
-            told = [t for layer in plan for t in layer], *spec_of(network)
-            return Arranged(network, plan, told, *(order.with_rows(last, ends, network.direct) for ends in (rows, pairs)))
+            return Arranged(network, plan, *(order.with_ends(last, network.direct, rows=ends) for ends in (rows, pairs)))
 
         as_it_is = arranged(network, Order((), ()))
         ordered = as_it_is if found is None else arranged(*found)
@@ -130,7 +126,7 @@ class Call(NamedTuple):
     def affine(self, x: Tensor, scale_map: ScaleMap) -> tuple[Tensor, Tensor]:
         """y = s x + t and sum log s: one pass of the network."""
         part = self.part(x, scale_map) if x.dim() == 2 else None
-        if part is not None and takes(x, part.tensors):
+        if part is not None and takes(x, 1, part.tensors):
             return chain(x, [part])
         return self._transform(masked_autoregressive, x, scale_map)
 

@@ -160,7 +160,7 @@ class AffineAutoregressive(Accelerated, transforms.AffineAutoregressive):
 
     @property
     def _scale_map(self) -> ScaleMap:
-        return ScaleMap("clamp_straight", lo=self.log_scale_min_clip, hi=self.log_scale_max_clip)
+        return _scale_map(self.log_scale_min_clip, self.log_scale_max_clip)
 
     def _fused(self, x: Tensor, always: bool) -> Call | None:
         """What one fused call takes; None where the library's own code has to run."""
@@ -280,6 +280,11 @@ def _agrees(network: Any) -> bool:
 
 
 @cache
+def _scale_map(low: float, high: float) -> ScaleMap:
+    return ScaleMap("clamp_straight", lo=low, hi=high)
+
+
+@cache
 def _is_known(low: float, high: float) -> bool:
     """Asks the library's transform for what it makes of a network's outputs."""
 
@@ -296,4 +301,4 @@ def _is_known(low: float, high: float) -> bool:
         t = transform(shift, raw)
         return (x := t.inv(y)), -t.log_abs_det_jacobian(x, y)
 
-    return affine_scale_map(forward, inverse, 2, [ScaleMap("clamp_straight", lo=low, hi=high)]) is not None
+    return affine_scale_map(forward, inverse, 2, [_scale_map(low, high)]) is not None
