@@ -30,7 +30,7 @@ from .sorted import Order, sort_network
 # own, whose code then runs; a call of a network below a quarter of it.
 SORTED_FROM = 5e7
 GRADIENTS_FROM = 2e7
-CHAIN_SORTED_FROM = 5e5
+CHAIN_SORTED_FROM = 1e6
 
 
 class Arranged(NamedTuple):

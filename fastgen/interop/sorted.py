@@ -42,7 +42,7 @@ class Order(NamedTuple):
         return Order(there, tuple(taken.back for taken in there))
 
     def with_ends(self, last: int, direct: bool, *, rows: Tensor | None = None, columns: Tensor | None = None) -> Order:
-        """This order, then these rows of the layer of index `last` and these columns of the first; both of direct connections."""
+        """This order, then these rows of the layer of index `last` and columns of the first, and both of direct connections."""
         if rows is None and columns is None:
             return self
         found = {taken.place: taken for taken in self.there}
