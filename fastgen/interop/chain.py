@@ -96,7 +96,7 @@ def chain(x: Tensor, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
     tensors = [*(terms for terms, *_ in own), *(p for _, *params in own for p in params)]
     stack = stack_of(steps, x.device) if takes(x, len(steps), tensors) else None
     if stack is None:
-        y, log_det = _one_by_one(masked_autoregressive, steps, x, *tensors)
+        y, log_det = _one_by_one(_planned, steps, x, *tensors)
     else:
         y, log_det = _Chain.apply(stack, x, *tensors)
     return y, log_det.to(x.dtype)
@@ -124,7 +124,7 @@ class _Chain(torch.autograd.Function):
         if twice_differentiable():
 
             def definition(x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
-                return _one_by_one(reference.masked_autoregressive, stack.steps, x, *tensors)
+                return _one_by_one(_defined, stack.steps, x, *tensors)
 
             return None, *differentiable(definition, (x, *tensors), needs, (grad, grad_log_det))
         if grad is not None and stack.last is not None:
@@ -189,11 +189,18 @@ def _one_by_one(
         if isinstance(step, Permutation):
             x = x.index_select(1, step.columns)
             continue
-        network, order, terms = step.arranged.network, step.arranged.pairs, next(contexts)
-        params = tensors[at : at + network.parameter_count]
-        at += network.parameter_count
+        order, terms, end = step.arranged.pairs, next(contexts), at + step.arranged.network.parameter_count
         terms = None if terms is None else order.of_units(terms)
         options = {"form": "divide", "scale_map": step.scale_map, "context_terms": terms, "log_det": log_det}
-        x, log_det = operation(x, network, order.of(params), **options)
+        x, log_det = operation(x, step.arranged, order.of(tensors[at:end]), **options)
+        at = end
     assert log_det is not None
     return x, log_det
+
+
+def _planned(x: Tensor, arranged: Arranged, params: Tensors, **options: Any) -> tuple[Tensor, Tensor]:
+    return masked_autoregressive(x, arranged.network, params, plan=arranged.plan, **options)
+
+
+def _defined(x: Tensor, arranged: Arranged, params: Tensors, **options: Any) -> tuple[Tensor, Tensor]:
+    return reference.masked_autoregressive(x, arranged.network, params, **options)

@@ -10,7 +10,7 @@ from ..ops import MaskedLayer, MaskedNetwork, NetworkPlan, make_network_plan, ma
 from .accelerated import Accelerated
 from .conditions import changed, ordinary
 from .masks import degrees_of_mask
-from .network import pays
+from .network import parameter, pays
 
 NO_DEGREES = "its mask is not that of degrees"
 
@@ -48,9 +48,11 @@ class FastMaskedLinear(Accelerated):
         return Layer(network, make_network_plan(network, self.mask.device))
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias, layer = self.weight, self.bias, self.derived()
-        fits = layer and x.dim() > 0 and x.shape[-1] == weight.shape[1] and ordinary(weight, x, bias)
-        if not fits or not pays(x, weight.numel(), weight):
+        weight = parameter(self, "weight")
+        if not pays(x, weight.numel(), weight):
+            return super().forward(x)  # type: ignore[misc]
+        bias, layer = parameter(self, "bias"), self.derived()
+        if not layer or x.dim() == 0 or x.shape[-1] != weight.shape[1] or not ordinary(weight, x, bias):
             return super().forward(x)  # type: ignore[misc]
         # As a network of one layer, whose output is not kept for the backward pass: libraries add to it in place.
         return masked_mlp(x, layer.network, [weight, bias], plan=layer.plan).squeeze(-1)

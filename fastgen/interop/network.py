@@ -102,10 +102,12 @@ class Planned(NamedTuple):
 
 def pays(x: Tensor, weights: int, weight: Tensor) -> bool:
     """Whether rows x of a layer of so many weights, one of which is `weight`, are worth a call of fastgen's."""
-    return x.is_cuda or not needs_gradients(x, weight) or x.shape[:-1].numel() * weights >= GRADIENTS_FROM
+    if x.is_cuda or x.dim() == 0 or x.numel() * weights >= GRADIENTS_FROM * x.shape[-1]:
+        return True
+    return not needs_gradients(x, weight)
 
 
-def parameter(layer: nn.Module, name: str) -> Any:
+def parameter(layer: Any, name: str) -> Any:
     """`getattr(layer, name)`, sooner."""
     found = layer._parameters.get(name)
     return getattr(layer, name) if found is None else found

@@ -53,7 +53,7 @@ class CompositeTransform(Accelerated, base.CompositeTransform):
         return changed(module)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if inputs.dim() != 2 or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if inputs.dim() != 2 or not inputs.is_cpu or torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return super().forward(inputs, context)
         modules, y, total = list(self._transforms), inputs, inputs.new_zeros(len(inputs))
         while modules:

@@ -82,6 +82,82 @@ def test_autoregressive_flows_agree_in_both_directions(
     assert_agrees(flow, evaluate, AFFINE, dtype)
 
 
+def row_of_transforms(context_features: int | None = None) -> Flow:
+    """Permutations before, between and after transforms, and two transforms side by side."""
+    torch.manual_seed(1)
+    kinds = "pmmppmp"
+    options: dict[str, Any] = {"context_features": context_features, "use_residual_blocks": False}
+
+    def layer(kind: str) -> nn.Module:
+        if kind == "p":
+            return transforms.RandomPermutation(D)
+        return transforms.MaskedAffineAutoregressiveTransform(D, 12, **options)
+
+    return Flow(transforms.CompositeTransform(map(layer, kinds)), distributions.StandardNormal([D]))
+
+
+def nodes_of(t: Tensor) -> list[str]:
+    """The names of all nodes of a graph but those of leaves."""
+    seen, left = {}, [t.grad_fn]
+    while left:
+        node = left.pop()
+        if node is not None and node not in seen:
+            seen[node] = node.name()
+            left += [before for before, _ in node.next_functions]
+    return [name for name in seen.values() if "AccumulateGrad" not in name]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("context_features", [0, C])
+@pytest.mark.parametrize("is_sorted", [False, True])
+def test_transforms_in_a_row_are_one_node(
+    is_sorted: bool, context_features: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "CHAIN_SORTED_FROM", 0 if is_sorted else float("inf"))
+    flow = row_of_transforms(context_features or None)
+    fast = assert_agrees(flow, both_directions(context_features=context_features), AFFINE, dtype)
+    context = torch.randn(B, C, dtype=dtype) if context_features else None
+    names = nodes_of(fast._transform(torch.randn(B, D, dtype=dtype), context)[0])
+    assert names.count("_ChainBackward") == 1
+    assert not any("IndexSelect" in name for name in names)
+
+
+def test_a_row_of_transforms_gives_the_gradients_that_are_asked_for() -> None:
+    flow = row_of_transforms()
+    fast, x = fastgen.accelerate(copy.deepcopy(flow)), torch.randn(B, D)
+
+    def gradients(m: Any, places: slice, result: int, of_x: bool) -> list[Tensor]:
+        for parameter in m.parameters():
+            parameter.requires_grad_(False)
+        wanted: list[Tensor] = [p.requires_grad_() for p in list(m.parameters())[places]]
+        leaf = x.clone().requires_grad_(of_x)
+        found = m._transform(leaf)[result]
+        return list(torch.autograd.grad(found.sin().sum(), [*wanted, leaf] if of_x else wanted))
+
+    for places in (slice(0, 1), slice(9, 12), slice(-1, None), slice(0, 0)):
+        for result in (0, 1):
+            of_x = places == slice(0, 0) or result == 0
+            assert_same(gradients(fast, places, result, of_x), gradients(flow, places, result, of_x))
+
+
+def test_permutations_in_a_row_of_transforms_are_read_at_the_call() -> None:
+    flow, other = row_of_transforms(), row_of_transforms()
+    fast = fastgen.accelerate(copy.deepcopy(flow))
+    x = torch.randn(B, D)
+    fast.log_prob(x)
+    for place in (0, 3, 6):
+        other._transform._transforms[place]._permutation.copy_(torch.randperm(D))
+    fast.load_state_dict(other.state_dict())
+    assert_same([fast.log_prob(x)], [other.log_prob(x)])
+    for m in (fast, other):
+        m._transform._transforms[3]._permutation.copy_(torch.tensor([0, 0, 1, 2, 2]))
+    assert_same([fast.log_prob(x)], [other.log_prob(x)])
+    calls: list[nn.Module] = []
+    fast._transform._transforms[4].register_forward_hook(lambda module, args, output: calls.append(module))
+    assert_same([fast.log_prob(x)], [other.log_prob(x)])
+    assert len(calls) == 1
+
+
 def test_samples_come_from_the_same_noise() -> None:
     flow = maf(use_residual_blocks=False, context_features=C)
     context = torch.randn(2, C)
