@@ -81,7 +81,7 @@ def _part(module: Any, x: Tensor, context: Tensor | None) -> Part | None:
         return None
     if type(module) in PERMUTATIONS:
         columns = module._permutation
-        return Part(Permutation(columns)) if module._dim == 1 and columns.shape == x.shape[1:] and ordinary(x) else None
+        return Part(Permutation(columns)) if module._dim == 1 and columns.shape == x.shape[1:] else None
     found = module.call(x, context) if isinstance(module, MaskedAffineAutoregressiveTransform) else None
     return None if found is None else found[0].part(x, found[1])
 
