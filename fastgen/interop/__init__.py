@@ -24,7 +24,7 @@ lie. From then on:
 To build on: `linear.FastMaskedLinear` for F.linear(x, weight * mask, bias); `masks.read_network` for the degrees of a whole
 network, from its masks, activations and residual connections; `network.Planned` and `network.Call` for running it, forward and
 inverse, with the layout of the outputs and the scale map that `network.affine_scale_map` finds; `network.interleaved` for
-outputs in blocks; `chain.chain` for affine transforms in a row, with gradients one node of the graph; `beside.Beside` for a
+outputs in blocks; `chain.one_node` for affine transforms in a row with gradients; `beside.Beside` for a
 context that the first layer takes side by side with the features; `coupling.Split` for couplings; `activations.activation_of`.
 The example is nflows.py with made.py.
 """

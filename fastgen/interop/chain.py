@@ -82,24 +82,33 @@ def stack_of(steps: Sequence[Step], device: torch.device) -> Stack | None:
     return _stacks[key][1]
 
 
-def takes(x: Tensor, steps: int, tensors: Tensors) -> bool:
-    """Whether kernels can take a chain of so many steps: for rows with gradients, outside compilers."""
+def one_node(x: Tensor, parts: Sequence[Part]) -> tuple[Tensor, Tensor] | None:
+    """y (B, D) of rows x, one part after the other, at least one of them a block, and the sum of all log s.
+
+    None where no gradients are wanted, or the kernels cannot take it: a compiler's, or several blocks on another device.
+    """
+    tensors = _tensors(parts)
     if x.dim() != 2 or torch.compiler.is_compiling() or x.is_neg() or not needs_gradients(x, *tensors):
-        return False
+        return None
     backend = backends.choose("masked_autoregressive", x, *tensors).backend
-    return backend == "cpu" or (backend != "reference" and steps == 1)
-
-
-def chain(x: Tensor, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
-    """y (B, D) of rows x, one part after the other, at least one of them a block, and the sum of all log s."""
-    steps, own = [part.step for part in parts], [part.tensors for part in parts if part.tensors]
-    tensors = [*(terms for terms, *_ in own), *(p for _, *params in own for p in params)]
-    stack = stack_of(steps, x.device) if takes(x, len(steps), tensors) else None
+    if backend == "reference" or (backend != "cpu" and len(parts) > 1):
+        return None
+    stack = stack_of([part.step for part in parts], x.device)
     if stack is None:
-        y, log_det = _one_by_one(_planned, steps, x, *tensors)
-    else:
-        y, log_det = _Chain.apply(stack, x, *tensors)
+        return None
+    y, log_det = _Chain.apply(stack, x, *tensors)
     return y, log_det.to(x.dtype)
+
+
+def one_by_one(x: Tensor, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
+    """The same, an operation for each part."""
+    y, log_det = _one_by_one(_planned, [part.step for part in parts], x, *_tensors(parts))
+    return y, log_det.to(x.dtype)
+
+
+def _tensors(parts: Sequence[Part]) -> list[Tensor | None]:
+    own = [part.tensors for part in parts if part.tensors]
+    return [*(terms for terms, *_ in own), *(p for _, *params in own for p in params)]
 
 
 class _Chain(torch.autograd.Function):

@@ -20,7 +20,7 @@ from ..ops import (
     masked_mlp,
 )
 from ..ops._library import needs_gradients
-from .chain import Block, Part, chain, takes
+from .chain import Block, Part, one_node
 from .masks import ReadNetwork
 from .sorted import Order, sort_network
 
@@ -127,10 +127,8 @@ class Call(NamedTuple):
 
     def affine(self, x: Tensor, scale_map: ScaleMap) -> tuple[Tensor, Tensor]:
         """y = s x + t and sum log s: one pass of the network."""
-        part = self.part(x, scale_map) if x.dim() == 2 else None
-        if part is not None and takes(x, 1, part.tensors):
-            return chain(x, [part])
-        return self._transform(masked_autoregressive, x, scale_map)
+        found = one_node(x, [self.part(x, scale_map)]) if x.dim() == 2 else None
+        return self._transform(masked_autoregressive, x, scale_map) if found is None else found
 
     def part(self, x: Tensor, scale_map: ScaleMap) -> Part:
         """`affine` of rows x as a part of a chain."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..ops import ScaleMap, gaussian_log_prob
 from .accelerated import NOT_COVERED, Accelerated, why_left
-from .chain import Part, Permutation, chain
+from .chain import Part, Permutation, one_by_one, one_node
 from .conditions import changed, hooked, ordinary
 from .coupling import Split
 from .linear import FastMaskedLinear
@@ -58,10 +58,12 @@ class CompositeTransform(Accelerated, base.CompositeTransform):
         modules, y, total = list(self._transforms), inputs, inputs.new_zeros(len(inputs))
         while modules:
             parts = _first_parts(modules, y, context)
-            is_chain = any(part.tensors for part in parts)
-            y, log_det = chain(y, parts) if is_chain else modules[0](y, context)
-            total = total + log_det
-            del modules[: len(parts) if is_chain else 1]
+            if any(part.tensors for part in parts):
+                y, log_det = one_node(y, parts) or one_by_one(y, parts)
+                del modules[: len(parts)]
+            else:
+                y, log_det = modules.pop(0)(y, context)
+            total += log_det
         return y, total
 
 
