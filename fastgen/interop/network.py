@@ -24,10 +24,10 @@ from .chain import Block, Part, one_node
 from .masks import ReadNetwork
 from .sorted import Order, sort_network
 
-# Both count rows times weights, and were measured on one core (bench/NOTES.md). From the first on, hidden units in no order are
+# All count rows times weights, and were measured on one core (bench/NOTES.md). From the first on, hidden units in no order are
 # sorted, at the price of a copy of the weights, instead of gathered by the kernels; with gradients, which gather twice more,
-# from a tenth of it on. Below the second a call of a layer that keeps what gradients need costs more on CPU than the library's
-# own, whose code then runs; a call of a network below a quarter of it.
+# from a tenth of it on, and from the third where that is no node of its own. Below the second a call of a layer that keeps what
+# gradients need costs more on CPU than the library's own, whose code then runs; a call of a network alone below a quarter.
 SORTED_FROM = 5e7
 GRADIENTS_FROM = 2e7
 CHAIN_SORTED_FROM = 1e6
@@ -47,7 +47,10 @@ class Arranged(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """A network that was read back: its layers, which of these have to be multiplied by their masks, and how it runs."""
+    """A network that was read back: its layers, which of these have to be multiplied by their masks, and how it runs.
+
+    places: where the parameters are, in order.
+    """
 
     network: MaskedNetwork
     layers: Sequence[Any]
