@@ -15,7 +15,7 @@ lie. From then on:
 - `forward` (and `inverse`, `_call`, whatever the library calls) asks at every call whether the fast way is open:
   `conditions.ordinary` for the tensors, `conditions.hooked` for the modules that it would not call, shapes, training mode.
   Where it is not, `super()` runs: the library's own code, with its dtypes and its errors; likewise where `Planned.pays` says
-  that it is faster, for few rows with gradients.
+  that it is faster, for few rows of a network alone with gradients. That is asked first, for it costs least.
 - Parameters are read from the modules at every call, `self.weight`, so that functional_call and parametrizations work.
 - What a call needs besides is derived state: `_derive()` makes it from the attributes named in `reads` ("mask"), with
   `inside = True` also those of the modules inside; `derived()` returns it, fresh, or None where `_derive` raised ValueError.
@@ -24,8 +24,8 @@ lie. From then on:
 To build on: `linear.FastMaskedLinear` for F.linear(x, weight * mask, bias); `masks.read_network` for the degrees of a whole
 network, from its masks, activations and residual connections; `network.Planned` and `network.Call` for running it, forward and
 inverse, with the layout of the outputs and the scale map that `network.affine_scale_map` finds; `network.interleaved` for
-outputs in blocks; `beside.Beside` for a context that the first layer takes side by side with the features; `coupling.Split`
-for couplings; `activations.activation_of`.
+outputs in blocks; `chain.one_node` for affine transforms in a row with gradients; `beside.Beside` for a
+context that the first layer takes side by side with the features; `coupling.Split` for couplings; `activations.activation_of`.
 The example is nflows.py with made.py.
 """
 

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+NOT_COVERED = "not covered"
+
 
 class _Cache:
     """Derived state and what it was read from: empty in every copy, pickle and checkpoint."""
@@ -33,15 +35,15 @@ class _Cache:
             if inside:
                 self.modules += [(part._modules, name, child) for name, child in part._modules.items() if child is not None]
             for place in (part._buffers, part.__dict__):
-                self.sources += [(place, name, place[name], _version(place[name])) for name in names if name in place]
+                self.sources += [(place, name, place[name], version(place[name])) for name in names if name in place]
 
     def is_fresh(self) -> bool:
         """Whether all that was noted is still there as it was."""
         for place, name, module in self.modules:
             if place.get(name) is not module:
                 return False
-        for place, name, source, version in self.sources:
-            if place.get(name) is not source or _version(source) != version:
+        for place, name, source, seen in self.sources:  # noqa: SIM110 - a generator costs as much as the rest
+            if place.get(name) is not source or version(source) != seen:
                 return False
         return True
 
@@ -106,7 +108,8 @@ class Accelerated:
         self._rederive()
 
 
-def _version(source: Any) -> int:
+def version(source: Any) -> int:
+    """What counts a tensor's changes; 0 of anything else."""
     return source._version if isinstance(source, Tensor) and not source.is_inference() else 0
 
 

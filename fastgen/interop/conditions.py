@@ -35,7 +35,17 @@ def hooked(modules: Iterable[Any]) -> bool:
     """Whether something waits to be told of calls of one of these modules, which a fused call would not make."""
     if module_state._has_any_global_hook():
         return True
-    return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in modules)
+    for m in modules:  # noqa: SIM110 - a generator costs as much as the rest
+        if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks:
+            return True
+    return False
+
+
+def hooks_of(modules: Iterable[Any]) -> tuple[Any, ...]:
+    """Where the hooks of these modules are kept: `any` of it tells whether there are some."""
+    return tuple(
+        hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)
+    )
 
 
 def changed(module: Any) -> str | None:

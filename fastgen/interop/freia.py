@@ -124,8 +124,7 @@ def _pays(x: Tensor) -> bool:
 
 def _affine(x: Tensor, shift: Tensor, log_scale: Tensor, rank: int, rev: bool) -> tuple[Tensor, Tensor]:
     """e^s x + t and the sum of s over `rank` dimensions after the first, or the inverse and minus that."""
-    same = x.dim() == rank + 1 and x.shape == shift.shape == log_scale.shape
-    if same and ordinary(x, shift, log_scale) and _pays(x):
+    if _pays(x) and x.dim() == rank + 1 and x.shape == shift.shape == log_scale.shape and ordinary(x, shift, log_scale):
         y, log_det = affine_autoregressive(*(t.flatten(1) for t in (x, shift, log_scale)), inverse=not rev)
         return y.view(x.shape), log_det
     # The library's own lines: its code would call the networks again.

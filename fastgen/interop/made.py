@@ -7,11 +7,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as module_state
 
 from ..ops import ScaleMap
 from .accelerated import Accelerated, why_left
 from .activations import activation_of
-from .conditions import changed, hooked, ordinary
+from .conditions import changed, hooked, hooks_of, ordinary
 from .masks import read_network
 from .network import Call, Planned, affine_scale_map, close, parameter
 
@@ -26,12 +27,14 @@ class Parts(NamedTuple):
 
 class _State(NamedTuple):
     planned: Planned
-    inner: list[nn.Module]
+    hooks: tuple[Any, ...]
     dropouts: list[Any]
 
     def is_watched(self) -> bool:
         """Whether a call of a module inside would do more than compute: hooks, or dropout in training."""
-        return hooked(self.inner) or any(dropout.training and dropout.p > 0 for dropout in self.dropouts)
+        if any(self.hooks) or module_state._has_any_global_hook():
+            return True
+        return any(dropout.training and dropout.p > 0 for dropout in self.dropouts)
 
 
 class FastMADE(Accelerated):
@@ -83,8 +86,9 @@ class FastMADE(Accelerated):
             residuals=residuals,
             degrees=[degrees[-1][::outputs], *degrees],
         )
-        planned = Planned.of(read, layers, masks[0].device)
-        return _State(planned, list(_inner(self)), [block.dropout for block in self.blocks])  # type: ignore[attr-defined]
+        swap = torch.arange(masks[-1].shape[0], device=masks[0].device) ^ 1 if outputs == 2 else None
+        planned = Planned.of(read, layers, masks[0].device, pairs=swap)
+        return _State(planned, hooks_of(_inner(self)), [block.dropout for block in self.blocks])  # type: ignore[attr-defined]
 
     def _wiring(self) -> tuple[list[str], list[int | None]]:
         """Of every layer the activation after it, and which earlier sum is added to its own."""
@@ -107,10 +111,10 @@ class FastMADE(Accelerated):
             activations[0] = _known(self.activation)  # type: ignore[attr-defined]
         return [*activations, "identity"], [*residuals, None]
 
-    def call(self, x: Tensor, context: Tensor | None, *, inverse: bool = False) -> Call | None:
-        """What one fused call takes; None where the library's own code has to run, or is faster."""
+    def call(self, x: Tensor, context: Tensor | None, *, always: bool = False) -> Call | None:
+        """What one fused call takes; None where the library's own code has to run, or is faster unless `always`."""
         state = self.derived()
-        if state is None or state.is_watched() or not (inverse or state.planned.pays(x)):
+        if state is None or not (always or state.planned.pays(x)) or state.is_watched():
             return None
         weight = parameter(state.planned.layers[0], "weight")
         if x.dim() == 0 or x.shape[-1] != weight.shape[1] or not ordinary(weight, x, context):
@@ -123,7 +127,9 @@ class FastMADE(Accelerated):
         return state.planned.call(self.activation(terms) if self.activates_context else terms)  # type: ignore[attr-defined]
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
-        call = self.call(inputs, context)
+        state = self._fastgen.state
+        # First what costs least, of a state that may be stale: it is looked at again where it counts.
+        call = None if state is not None and not state.planned.pays(inputs) else self.call(inputs, context)
         return super().forward(inputs, context) if call is None else call.outputs(inputs).flatten(-2)  # type: ignore[misc]
 
 
@@ -149,23 +155,30 @@ class FastAffine(Accelerated):
     def _derive(self) -> ScaleMap | None:
         return scale_map_of(self)
 
-    def _call(self, x: Tensor, context: Tensor | None, *, inverse: bool) -> Call | None:
+    def call(self, x: Tensor, context: Tensor | None, *, inverse: bool = False) -> tuple[Call, ScaleMap] | None:
+        """What one fused call takes; None where the library's own code has to run."""
         network: Any = self.autoregressive_net  # type: ignore[attr-defined]
-        if x.dim() != 2 or not isinstance(network, self.made) or hooked([network]):
+        if x.dim() != 2 or not isinstance(network, self.made) or hooked((network,)):
             return None
-        return network.call(x, context, inverse=inverse)
+        scale_map = self.derived()
+        if scale_map is None:
+            return None
+        call = network.call(x, context, always=inverse or not torch.compiler.is_compiling())
+        return None if call is None else (call, scale_map)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        call, scale_map = self._call(inputs, context, inverse=False), self.derived()
-        if call is None or scale_map is None:
+        found = self.call(inputs, context)
+        if found is None:
             return super().forward(inputs, context)  # type: ignore[misc]
-        return call.affine(inputs, scale_map, "scale_shift")
+        call, scale_map = found
+        return call.affine(inputs, scale_map)
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        call, scale_map = self._call(inputs, context, inverse=True), self.derived()
-        if call is None or scale_map is None:
+        found = self.call(inputs, context, inverse=True)
+        if found is None:
             return super().inverse(inputs, context)  # type: ignore[misc]
-        return call.affine_inverse(inputs, scale_map, "scale_shift")
+        call, scale_map = found
+        return call.affine_inverse(inputs, scale_map)
 
 
 def _known(activation: Any) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
 from nflows.distributions import normal
-from nflows.transforms import autoregressive, coupling, made
+from nflows.transforms import autoregressive, base, coupling, made, permutations
 from torch import Tensor
 
 from ..ops import ScaleMap, gaussian_log_prob
-from .accelerated import Accelerated
-from .conditions import changed, ordinary
+from .accelerated import NOT_COVERED, Accelerated, why_left
+from .chain import Part, Permutation, one_by_one, one_node
+from .conditions import changed, hooked, ordinary
 from .coupling import Split
 from .linear import FastMaskedLinear
 from .made import FastAffine, FastMADE, Parts
@@ -31,6 +33,59 @@ class MADE(FastMADE, made.MADE):
 class MaskedAffineAutoregressiveTransform(FastAffine, autoregressive.MaskedAffineAutoregressiveTransform):
     covers = autoregressive.MaskedAffineAutoregressiveTransform
     made = MADE
+
+
+PERMUTATIONS = (permutations.Permutation, permutations.RandomPermutation, permutations.ReversePermutation)
+
+
+class CompositeTransform(Accelerated, base.CompositeTransform):
+    """Affine autoregressive transforms in a row, and the permutations between them, as one node of the graph."""
+
+    covers = base.CompositeTransform
+    reads = ()
+
+    @classmethod
+    def obstacle(cls, module: Any) -> str | None:
+        fast = MaskedAffineAutoregressiveTransform
+        parts = (part for part in module._transforms if isinstance(part, fast.covers))
+        if not any(isinstance(part, fast) or why_left(part, fast) is None for part in parts):
+            return NOT_COVERED
+        return changed(module)
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if inputs.dim() != 2 or not inputs.is_cpu or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return super().forward(inputs, context)
+        modules, y, total = list(self._transforms), inputs, inputs.new_zeros(len(inputs))
+        while modules:
+            parts = _first_parts(modules, y, context)
+            if any(part.tensors for part in parts):
+                y, log_det = one_node(y, parts) or one_by_one(y, parts)
+                del modules[: len(parts)]
+            else:
+                y, log_det = modules.pop(0)(y, context)
+            total += log_det
+        return y, total
+
+
+def _first_parts(modules: Iterable[Any], x: Tensor, context: Tensor | None) -> list[Part]:
+    """What those modules are of a chain for x that come before the first that is no part of one."""
+    parts: list[Part] = []
+    for module in modules:
+        part = _part(module, x, context)
+        if part is None:
+            break
+        parts.append(part)
+    return parts
+
+
+def _part(module: Any, x: Tensor, context: Tensor | None) -> Part | None:
+    if hooked((module,)):
+        return None
+    if type(module) in PERMUTATIONS:
+        columns = module._permutation
+        return Part(Permutation(columns)) if module._dim == 1 and columns.shape == x.shape[1:] else None
+    found = module.call(x, context) if isinstance(module, MaskedAffineAutoregressiveTransform) else None
+    return None if found is None else found[0].part(x, found[1])
 
 
 class _Split(NamedTuple):
@@ -147,6 +202,7 @@ ACCELERATED = (
     MaskedLinear,
     MADE,
     MaskedAffineAutoregressiveTransform,
+    CompositeTransform,
     AffineCouplingTransform,
     AdditiveCouplingTransform,
     StandardNormal,

@@ -67,9 +67,9 @@ class AffineCoupling(Accelerated, coupling.AffineCoupling):
 
     def _couple(self, z: Any, *, inverse: bool) -> tuple[list[Tensor], Tensor] | None:
         z1, z2 = z
-        if not self.scale or self.scale_map not in _SCALES or z2.dim() < 2 or not ordinary(z2, z1):
+        if GRADIENTS_AS_THEY_ARE and torch.is_grad_enabled() and not z2.is_cuda:
             return None
-        if GRADIENTS_AS_THEY_ARE and not z2.is_cuda and torch.is_grad_enabled():
+        if not self.scale or self.scale_map not in _SCALES or z2.dim() < 2 or not ordinary(z2, z1):
             return None
         param = self.param_map(z1)
         if param.shape != (z2.shape[0], 2 * z2.shape[1], *z2.shape[2:]) or not ordinary(z2, param):

@@ -79,24 +79,21 @@ class FastNetwork(Accelerated):
         )
         order = torch.tensor(read.network.layers[0].in_degrees)[module.permutation.cpu()]
         inner = [part for part in module.modules() if part is not module]
-        planned = Planned.of(read, layers, masks[0].device)
+        rows = interleaved(torch.arange(len(masks[-1]), device=masks[0].device), features)
+        planned = Planned.of(read, layers, masks[0].device, rows, rows)
         return _Network(planned, split, inner, bool((order.diff() > 0).all()))
 
-    def call(self, x: Tensor, context: Tensor | None, *, inverse: bool = False) -> Call | None:
-        """What one fused call takes; None where the library's own code has to run, or is faster."""
-        state, module = self.derived(), self
-        if state is None or not (state.in_order if inverse else state.planned.pays(x)) or hooked(state.inner):
+    def call(self, x: Tensor, context: Tensor | None, *, always: bool = False) -> Call | None:
+        """What one fused call takes; None where the library's own code has to run, or is faster unless `always`."""
+        state = self.derived()
+        if state is None or not (always or state.planned.pays(x)) or hooked(state.inner):
             return None
         weight = parameter(state.planned.layers[0], "weight")
         if x.dim() == 0 or x.shape[-1] != state.split.features or not ordinary(weight, x, context):
             return None
         call = state.split.call(state.planned, context)
-        if call is None:
-            return None
-        features, skip = state.split.features, module.skip_layer  # type: ignore[attr-defined]
-        last = [None if p is None else interleaved(p, features) for p in call.params[-2:]]
-        direct = [] if skip is None else [interleaved(parameter(skip, "weight"), features)]
-        return call._replace(params=[*call.params[:-2], *last, *direct])
+        skip = self.skip_layer  # type: ignore[attr-defined]
+        return call if call is None or skip is None else call._replace(params=[*call.params, parameter(skip, "weight")])
 
     def _run(self, x: Tensor, context: Tensor | None) -> Any:
         """What the network answers with; None where the library's own code has to run."""
@@ -127,9 +124,9 @@ class AutoRegressiveNN(FastNetwork, auto_reg_nn.AutoRegressiveNN):
 
 
 class AffineAutoregressive(Accelerated, transforms.AffineAutoregressive):
-    """The inverse at the price of one pass; forward, all that there is to gain lies in the network.
+    """Both directions at the price of one pass.
 
-    After an inverse `_cached_log_scale` is one number a row, their sum, as whose sum it is read: (..., 1).
+    `_cached_log_scale` is one number a row, their sum, as whose sum it is read: (..., 1).
     """
 
     covers = transforms.AffineAutoregressive
@@ -144,27 +141,36 @@ class AffineAutoregressive(Accelerated, transforms.AffineAutoregressive):
             return reason or "a scale that fastgen does not know"
         return changed(module)
 
+    def _call(self, x: Tensor) -> Tensor:
+        call = self._fused(x, not torch.compiler.is_compiling())
+        if call is None:
+            return super()._call(x)
+        y, log_det = call.affine(x, self._scale_map)
+        self._cached_log_scale = log_det.unsqueeze(-1)
+        return y
+
     def _inverse(self, y: Tensor) -> Tensor:
-        found = self._inverted(y)
-        if found is None:
+        # The library starts from zeros of the default dtype, and fails with another.
+        call = self._fused(y, True) if y.dtype == torch.get_default_dtype() else None
+        if call is None or not _unbound(self.arn)[0].derived().in_order:
             return super()._inverse(y)
-        x, log_det = found
+        x, log_det = call.affine_inverse(y, self._scale_map)
         self._cached_log_scale = -log_det.unsqueeze(-1)
         return x
 
-    def _inverted(self, y: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The inverse and its log|det|; None where the library's own code has to run."""
+    @property
+    def _scale_map(self) -> ScaleMap:
+        return _scale_map(self.log_scale_min_clip, self.log_scale_max_clip)
+
+    def _fused(self, x: Tensor, always: bool) -> Call | None:
+        """What one fused call takes; None where the library's own code has to run."""
         network, context = _unbound(self.arn)
-        # The library starts from zeros of the default dtype, and fails with another.
-        if not isinstance(network, FastNetwork) or hooked([network]) or y.dtype != torch.get_default_dtype():
+        if not isinstance(network, FastNetwork) or hooked((network,)):
             return None
-        if context is not None and not _expands(context, y):
+        if context is not None and not _expands(context, x):
             return None
-        call = network.call(y, context, inverse=True)
-        if call is None or call.planned.network.outputs != 2:
-            return None
-        scale_map = ScaleMap("clamp_straight", lo=self.log_scale_min_clip, hi=self.log_scale_max_clip)
-        return call.affine_inverse(y, scale_map, "shift_scale")
+        call = network.call(x, context, always=always)
+        return None if call is None or call.planned.network.outputs != 2 else call
 
 
 class _Conditional(ConditionalTransform):
@@ -274,6 +280,11 @@ def _agrees(network: Any) -> bool:
 
 
 @cache
+def _scale_map(low: float, high: float) -> ScaleMap:
+    return ScaleMap("clamp_straight", lo=low, hi=high)
+
+
+@cache
 def _is_known(low: float, high: float) -> bool:
     """Asks the library's transform for what it makes of a network's outputs."""
 
@@ -290,4 +301,4 @@ def _is_known(low: float, high: float) -> bool:
         t = transform(shift, raw)
         return (x := t.inv(y)), -t.log_abs_det_jacobian(x, y)
 
-    return affine_scale_map(forward, inverse, 2, [ScaleMap("clamp_straight", lo=low, hi=high)]) is not None
+    return affine_scale_map(forward, inverse, 2, [_scale_map(low, high)]) is not None

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from .accelerated import Accelerated, why_left
+from .accelerated import NOT_COVERED, Accelerated, why_left
 from .registry import covered_base, fast_class, package_of
 from .walk import modules
 
 NOT_CALLED = "accelerate was not called"
-NOT_COVERED = "not covered"
 
 
 class Entry(NamedTuple):

@@ -7,7 +7,7 @@ library's own weight * mask would have copied the weights once, which is what ha
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -24,12 +24,39 @@ class Taken(NamedTuple):
     rows: Tensor | None
     columns: Tensor | None
 
+    @property
+    def back(self) -> Taken:
+        rows, columns = (None if order is None else order.argsort() for order in self[1:])
+        return Taken(self.place, rows, columns)
+
 
 class Order(NamedTuple):
-    """The parameters that hidden units in another order change, and what leads back."""
+    """The parameters that units in another order change, and what leads back."""
 
     there: tuple[Taken, ...]
     back: tuple[Taken, ...]
+
+    @staticmethod
+    def taking(there: Iterable[Taken]) -> Order:
+        there = tuple(taken for taken in there if taken.rows is not None or taken.columns is not None)
+        return Order(there, tuple(taken.back for taken in there))
+
+    def with_ends(self, last: int, direct: bool, *, rows: Tensor | None = None, columns: Tensor | None = None) -> Order:
+        """This order, then these rows of the layer of index `last` and columns of the first, and both of direct connections."""
+        if rows is None and columns is None:
+            return self
+        found = {taken.place: taken for taken in self.there}
+
+        def then(place: int, rows: Tensor | None, columns: Tensor | None) -> None:
+            before = found.get(place, Taken(place, None, None))
+            found[place] = Taken(place, _then(before.rows, rows), _then(before.columns, columns))
+
+        then(0, None, columns)
+        then(2 * last, rows, None)
+        then(2 * last + 1, rows, None)
+        if direct:
+            then(2 * last + 2, rows, columns)
+        return Order.taking(found.values())
 
     def of(self, params: Sequence[Tensor | None]) -> list[Tensor | None]:
         """The parameters in this order."""
@@ -41,24 +68,40 @@ class Order(NamedTuple):
             found[taken.place] = p
         return found
 
-    def swapped(self, layers: int, outputs: Tensor) -> Order:
-        """This order with the two outputs of each feature swapped too: `outputs` are the rows of the last of so many layers."""
-        weight, bias = 2 * layers - 2, 2 * layers - 1
-
-        def swap(all_taken: tuple[Taken, ...]) -> tuple[Taken, ...]:
-            columns = next((taken.columns for taken in all_taken if taken.place == weight), None)
-            others = (taken for taken in all_taken if taken.place not in (weight, bias))
-            return (*others, Taken(weight, outputs, columns), Taken(bias, outputs, None))
-
-        return Order(swap(self.there), swap(self.back))
+    @property
+    def units(self) -> Tensor | None:
+        """The units of the first layer in this order; None for all as they are."""
+        return next((taken.rows for taken in self.there if taken.place == 0), None)
 
     def of_units(self, terms: Tensor) -> Tensor:
         """What is (..., H) with the units of the first layer in the order of the library, in this one."""
-        there, back = (next((Taken(0, None, t.rows) for t in taken if t.place == 0), None) for taken in self)
-        if there is None or back is None:
+        units = self.units
+        if units is None:
             return terms
-        rows = terms.reshape(-1, terms.shape[-1])
-        return _reorder((there,), (back,), rows)[0].view(terms.shape)
+        there, back = Order.taking([Taken(0, None, units)])
+        return _reorder(there, back, terms.reshape(-1, terms.shape[-1]))[0].view(terms.shape)
+
+    def taken(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Those that change, in this order, without gradients: `put_back` leads those back."""
+        return [_take(tensors[taken.place], taken) for taken in self.there]
+
+    def replaced(self, tensors: Sequence[Tensor | None], taken: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """All of them, with what `taken` gave in its places."""
+        found = list(tensors)
+        for one, p in zip(self.there, taken, strict=True):
+            found[one.place] = p
+        return found
+
+    def put_back(self, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """The gradients of what is in this order, as those of what was."""
+        found = list(grads)
+        for taken in self.back:
+            found[taken.place] = _take(found[taken.place], taken)
+        return found
+
+
+def _then(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    return second if first is None else first if second is None else first[second]
 
 
 def sort_network(network: MaskedNetwork, device: torch.device) -> tuple[MaskedNetwork, Order] | None:
@@ -72,16 +115,15 @@ def sort_network(network: MaskedNetwork, device: torch.device) -> tuple[MaskedNe
         MaskedLayer(levels[i], levels[i + 1], layer.strict, layer.activation, layer.residual)
         for i, layer in enumerate(network.layers)
     )
-    order = Order(_taken(orders, device), _taken([o.argsort() for o in orders], device))
+    order = Order.taking(_taken(orders, device))
     return MaskedNetwork(layers, direct=network.direct, outputs=network.outputs), order
 
 
-def _taken(orders: Sequence[Tensor], device: torch.device) -> tuple[Taken, ...]:
+def _taken(orders: Sequence[Tensor], device: torch.device) -> Iterator[Taken]:
     ends = [None, *(order.to(device) for order in orders), None]
-    found = []
     for layer, (into, out) in enumerate(itertools.pairwise(ends)):
-        found += [Taken(2 * layer, out, into), Taken(2 * layer + 1, out, None)]
-    return tuple(taken for taken in found if taken.rows is not None or taken.columns is not None)
+        yield Taken(2 * layer, out, into)
+        yield Taken(2 * layer + 1, out, None)
 
 
 def _reorder(there: tuple[Taken, ...], back: tuple[Taken, ...], *params: Tensor | None) -> Any:

@@ -107,10 +107,10 @@ class MaskedMLP(Accelerated, networks.MaskedMLP):
         inner = [module for module in self.modules() if module is not self]
         return _Network(Planned.of(read, wiring.layers, masks[0].device), split, inner)
 
-    def call(self, x: Tensor, context: Tensor | None, *, inverse: bool = False) -> Call | None:
-        """What one fused call takes; None where the library's own code has to run, or is faster."""
+    def call(self, x: Tensor, context: Tensor | None, *, always: bool = False) -> Call | None:
+        """What one fused call takes; None where the library's own code has to run, or is faster unless `always`."""
         state = self.derived()
-        if state is None or not (inverse or state.planned.pays(x)) or hooked(state.inner):
+        if state is None or not (always or state.planned.pays(x)) or hooked(state.inner):
             return None
         weight = parameter(state.planned.layers[0], "weight")
         if x.dim() == 0 or x.shape[-1] != state.split.features or not ordinary(weight, x, context):
@@ -220,11 +220,11 @@ class MaskedAutoregressiveTransform(Accelerated, autoregressive.MaskedAutoregres
             return None
         if not _fits(x, context):
             return None
-        call = network.call(x, context, inverse=inverse)
+        call = network.call(x, context, always=inverse or not torch.compiler.is_compiling())
         if call is None:
             return None
         run = call.affine_inverse if inverse else call.affine
-        return run(x, state.scale_map, "shift_scale")
+        return run(x, state.scale_map)
 
     def forward(self, c: Tensor | None = None) -> Transform:
         return AutoregressiveTransform(self, c, self.passes)

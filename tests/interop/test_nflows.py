@@ -25,7 +25,7 @@ from nflows.nn.nets import ResidualNet
 
 D, B, C = 5, 7, 3
 DTYPES = [torch.float32, torch.float64]
-AFFINE = ("MaskedAffineAutoregressiveTransform", "MADE", "MaskedLinear", "StandardNormal")
+AFFINE = ("CompositeTransform", "MaskedAffineAutoregressiveTransform", "MADE", "MaskedLinear", "StandardNormal")
 
 
 def maf(features: int = D, hidden: int = 12, count: int = 2, **options: Any) -> Flow:
@@ -75,10 +75,87 @@ MAFS = {
 def test_autoregressive_flows_agree_in_both_directions(
     is_sorted: bool, options: dict[str, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "SORTED_FROM", 0 if is_sorted else float("inf"))
+    for threshold in ("SORTED_FROM", "CHAIN_SORTED_FROM"):
+        monkeypatch.setattr(network, threshold, 0 if is_sorted else float("inf"))
     flow = maf(**options)
     evaluate = both_directions(features=options.get("features", D), context_features=options.get("context_features") or 0)
     assert_agrees(flow, evaluate, AFFINE, dtype)
+
+
+def row_of_transforms(context_features: int | None = None) -> Flow:
+    """Permutations before, between and after transforms, and two transforms side by side."""
+    torch.manual_seed(1)
+    kinds = "pmmppmp"
+    options: dict[str, Any] = {"context_features": context_features, "use_residual_blocks": False}
+
+    def layer(kind: str) -> nn.Module:
+        if kind == "p":
+            return transforms.RandomPermutation(D)
+        return transforms.MaskedAffineAutoregressiveTransform(D, 12, **options)
+
+    return Flow(transforms.CompositeTransform(map(layer, kinds)), distributions.StandardNormal([D]))
+
+
+def nodes_of(t: Tensor) -> list[str]:
+    """The names of all nodes of a graph but those of leaves."""
+    seen, left = {}, [t.grad_fn]
+    while left:
+        node = left.pop()
+        if node is not None and node not in seen:
+            seen[node] = node.name()
+            left += [before for before, _ in node.next_functions]
+    return [name for name in seen.values() if "AccumulateGrad" not in name]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("context_features", [0, C])
+@pytest.mark.parametrize("is_sorted", [False, True])
+def test_transforms_in_a_row_are_one_node(
+    is_sorted: bool, context_features: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "CHAIN_SORTED_FROM", 0 if is_sorted else float("inf"))
+    flow = row_of_transforms(context_features or None)
+    fast = assert_agrees(flow, both_directions(context_features=context_features), AFFINE, dtype)
+    context = torch.randn(B, C, dtype=dtype) if context_features else None
+    names = nodes_of(fast._transform(torch.randn(B, D, dtype=dtype), context)[0])
+    assert names.count("_ChainBackward") == 1
+    assert not any("IndexSelect" in name for name in names)
+
+
+def test_a_row_of_transforms_gives_the_gradients_that_are_asked_for() -> None:
+    flow = row_of_transforms()
+    fast, x = fastgen.accelerate(copy.deepcopy(flow)), torch.randn(B, D)
+
+    def gradients(m: Any, places: slice, result: int, of_x: bool) -> list[Tensor]:
+        for parameter in m.parameters():
+            parameter.requires_grad_(False)
+        wanted: list[Tensor] = [p.requires_grad_() for p in list(m.parameters())[places]]
+        leaf = x.clone().requires_grad_(of_x)
+        found = m._transform(leaf)[result]
+        return list(torch.autograd.grad(found.sin().sum(), [*wanted, leaf] if of_x else wanted))
+
+    for places in (slice(0, 1), slice(9, 12), slice(-1, None), slice(0, 0)):
+        for result in (0, 1):
+            of_x = places == slice(0, 0) or result == 0
+            assert_same(gradients(fast, places, result, of_x), gradients(flow, places, result, of_x))
+
+
+def test_permutations_in_a_row_of_transforms_are_read_at_the_call() -> None:
+    flow, other = row_of_transforms(), row_of_transforms()
+    fast = fastgen.accelerate(copy.deepcopy(flow))
+    x = torch.randn(B, D)
+    fast.log_prob(x)
+    for place in (0, 3, 6):
+        other._transform._transforms[place]._permutation.copy_(torch.randperm(D))
+    fast.load_state_dict(other.state_dict())
+    assert_same([fast.log_prob(x)], [other.log_prob(x)])
+    for m in (fast, other):
+        m._transform._transforms[3]._permutation.copy_(torch.tensor([0, 0, 1, 2, 2]))
+    assert_same([fast.log_prob(x)], [other.log_prob(x)])
+    calls: list[nn.Module] = []
+    fast._transform._transforms[4].register_forward_hook(lambda module, args, output: calls.append(module))
+    assert_same([fast.log_prob(x)], [other.log_prob(x)])
+    assert len(calls) == 1
 
 
 def test_samples_come_from_the_same_noise() -> None:
@@ -99,14 +176,14 @@ def test_after_training_errors_are_no_larger() -> None:
     assert_as_accurate_after_training(flow, lambda m: -m.log_prob(x).mean(), evaluate)
 
 
-def test_few_rows_with_gradients_run_the_library_s_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_rows_of_a_network_alone_run_the_library_s_code_with_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "GRADIENTS_FROM", float("inf"))
-    flow = maf(use_residual_blocks=False)
-    fast, x = fastgen.accelerate(copy.deepcopy(flow)), torch.randn(B, D)
-    assert_same([fast.log_prob(x)], [flow.log_prob(x)], 1e-6)
-    assert "Masked" not in str(fast._transform(x)[0].grad_fn)
+    made = transforms.made.MADE(D, 12, use_residual_blocks=False)
+    fast, x = fastgen.accelerate(copy.deepcopy(made)), torch.randn(B, D)
+    assert_same([fast(x)], [made(x)], 0)
+    assert type(fast(x).grad_fn) is type(made(x).grad_fn)
     with torch.no_grad():
-        assert_same([fast.log_prob(x)], [flow.log_prob(x)])
+        assert_same([fast(x)], [made(x)])
 
 
 def test_no_rows_and_one_row() -> None:
@@ -121,7 +198,7 @@ def test_masks_of_no_degrees_multiply_the_weights() -> None:
         if isinstance(module, transforms.made.MaskedLinear):
             # Holes in the staircase, still autoregressive.
             module.mask *= torch.rand(module.mask.shape) < 0.7
-    fast = assert_agrees(flow, both_directions(), AFFINE[:2] + AFFINE[3:], torch.float64)
+    fast = assert_agrees(flow, both_directions(), AFFINE[:3] + AFFINE[4:], torch.float64)
     reasons = {entry.reason for entry in fastgen.accelerate_report(fast).left if entry.kind.endswith("MaskedLinear")}
     assert reasons == {"its mask is not that of degrees"}
 
