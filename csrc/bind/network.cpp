@@ -38,41 +38,18 @@ void expect_count(size_t found, size_t expected, const char* name) {
     fail(std::string(name) + ": expected " + std::to_string(expected) + " entries, found " + std::to_string(found));
 }
 
-<<<<<<< HEAD
 std::vector<LayerPlan> read_layer_plans(const Optionals& plan, const std::vector<std::string>& activations,
                                         const std::vector<int64_t>& residuals, bool direct, Device device) {
-=======
-template <class T>
-std::vector<cpu::NetworkLayer<T>> read_layers(const Optionals& params, const Optionals& plan,
-                                              const std::vector<std::string>& activations,
-                                              const std::vector<int64_t>& residuals, bool direct, Device device,
-                                              DType weights) {
->>>>>>> cuda
   const size_t count = activations.size();
   if (count == 0) fail("activations: expected at least one layer, found none");
   expect_count(residuals.size(), count, "residuals");
   expect_count(plan.size(), 4 * (count + direct), "plan");
   std::vector<LayerPlan> layers(count + direct);
   for (size_t l = 0; l < layers.size(); ++l) {
-<<<<<<< HEAD
     const Tensor &prefix = present(plan[4 * l + 2], "prefix"), &suffix = present(plan[4 * l + 3], "suffix");
     const int64_t in = suffix.dims == 1 ? suffix.size(0) : 0, out = prefix.dims == 1 ? prefix.size(0) : 0;
     LayerPlan& layer = layers[l];
     layer.stair = read_plan(plan[4 * l], plan[4 * l + 1], prefix, suffix, in, out, device);
-=======
-    const std::string name = "params[" + std::to_string(2 * l) + "]";
-    const Tensor& weight = present(params[2 * l], name);
-    expect_matrix(weight, name.c_str());
-    const int64_t in = weight.size(1), out = weight.size(0);
-    cpu::NetworkLayer<T>& layer = layers[l];
-    layer = {};
-    expect_on(device, weight, name.c_str(), weights);
-    expect_contiguous(weight, name.c_str());
-    layer.weight = weight.as<T>();
-    layer.bias = l < count ? pointer<T>(params[2 * l + 1], "bias", {out}, device) : nullptr;
-    layer.stair = read_plan(plan[4 * l], plan[4 * l + 1], present(plan[4 * l + 2], "prefix"),
-                            present(plan[4 * l + 3], "suffix"), in, out, device);
->>>>>>> cuda
     layer.activation = l < count ? read_activation(activations[l]) : Activation::identity;
     layer.residual = l < count ? static_cast<int>(residuals[l]) : -1;
     const int64_t expected = l == 0 || l == count ? layers[0].stair.in : layers[l - 1].stair.out;
@@ -90,7 +67,6 @@ std::vector<cpu::NetworkLayer<T>> read_layers(const Optionals& params, const Opt
   return layers;
 }
 
-<<<<<<< HEAD
 template <class T>
 std::vector<cpu::NetworkLayer<T>> with_parameters(const std::vector<LayerPlan>& plans, bool direct, const Optionals& params,
                                                   Device device, DType weights) {
@@ -117,13 +93,5 @@ template std::vector<cpu::NetworkLayer<float>> with_parameters<float>(const std:
                                                                       Device, DType);
 template std::vector<cpu::NetworkLayer<double>> with_parameters<double>(const std::vector<LayerPlan>&, bool, const Optionals&,
                                                                         Device, DType);
-=======
-template std::vector<cpu::NetworkLayer<float>> read_layers<float>(const Optionals&, const Optionals&,
-                                                                  const std::vector<std::string>&, const std::vector<int64_t>&,
-                                                                  bool, Device, DType);
-template std::vector<cpu::NetworkLayer<double>> read_layers<double>(const Optionals&, const Optionals&,
-                                                                    const std::vector<std::string>&,
-                                                                    const std::vector<int64_t>&, bool, Device, DType);
->>>>>>> cuda
 
 }  // namespace fastgen
