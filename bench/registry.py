@@ -50,6 +50,7 @@ OPERATIONS = (
         "masked_autoregressive",
         "masked_autoregressive_log_prob",
         "masked_autoregressive_stack",
+        "masked_autoregressive_stack_log_prob",
     ),
     _operation("affine_autoregressive"),
     _operation("coupling", "affine_coupling", "additive_coupling"),
