@@ -14,6 +14,18 @@ namespace py = pybind11;
 
 namespace {
 
+// Whether all are tensors of one floating dtype that CPU kernels read as they stand; `alike`: matrices of one shape.
+bool readable(const py::args& tensors, bool alike) {
+  fastgen::Tensor first;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    fastgen::Tensor t;
+    if (!fastgen::read_plain(tensors[i].ptr(), t) || t.device != fastgen::Device::cpu) return false;
+    if (i == 0) first = t;
+    if (t.dtype != first.dtype || (alike && (t.dims != 2 || t.size(1) == 0 || t.shape != first.shape))) return false;
+  }
+  return first.dtype == fastgen::DType::float32 || first.dtype == fastgen::DType::float64;
+}
+
 void bind_cpu(py::module_& m) {
   using namespace fastgen::cpu;
   m.def("cpu_variant", [] { return variant_name(active_variant()); }, "The instruction set the CPU kernels run with.");
@@ -24,6 +36,10 @@ void bind_cpu(py::module_& m) {
           throw py::value_error("name: expected auto, portable, avx2 or avx512, and one this machine can run, found " + name);
       },
       py::arg("name"), "Forces the instruction set of the CPU kernels: auto, portable, avx2 or avx512.");
+  m.def(
+      "plain", [](const py::args& tensors) { return readable(tensors, false); },
+      "Whether all are CPU tensors of one floating dtype that kernels read as they stand.");
+  m.def("alike", [](const py::args& tensors) { return readable(tensors, true); }, "Likewise, and all matrices of one shape.");
   m.def("num_threads", [] { return omp_get_max_threads(); }, "Threads a kernel will use.");
 }
 
@@ -64,6 +80,7 @@ PYBIND11_MODULE(_C, m) {
     }
   });
   bind_cpu(m);
+  fastgen::bind_network_plan(m);
   bind_cuda(m);
   fastgen::bind_masked_linear(m);
   fastgen::bind_masked_mlp(m);

@@ -16,6 +16,7 @@ struct Names {
   PyObject* stride = PyUnicode_InternFromString("stride");
   PyObject* dtype = PyUnicode_InternFromString("dtype");
   PyObject* is_cpu = PyUnicode_InternFromString("is_cpu");
+  PyObject* is_neg = PyUnicode_InternFromString("is_neg");
   PyObject* is_cuda = PyUnicode_InternFromString("is_cuda");
   PyObject* float32;
   PyObject* float64;
@@ -153,6 +154,12 @@ bool read_view(const Names& n, PyObject* o, Tensor& t) {
 }
 
 }  // namespace
+
+bool read_plain(void* object, Tensor& t) {
+  const Names& n = names();
+  PyObject* o = static_cast<PyObject*>(object);
+  return read_view(n, o, t) && checked(PyObject_CallMethodNoArgs(o, n.is_neg), "is_neg()").get() == Py_False;
+}
 
 Tensor read_tensor(void* object) {
   const Names& n = names();

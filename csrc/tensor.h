@@ -43,6 +43,10 @@ struct Tensor {
 // four dimensions.
 Tensor read_tensor(void* object);
 
+// Reads a tensor that lies in memory as its numbers are, into `t`; false for a subclass, a negated view, or where torch is too
+// old to be asked in one call.
+bool read_plain(void* object, Tensor& t);
+
 // The checks raise ValueError or TypeError in one line: the argument, what was found, what was expected.
 void expect_on(Device device, const Tensor& t, const char* name, DType dtype);
 inline void expect_cpu(const Tensor& t, const char* name, DType dtype) { expect_on(Device::cpu, t, name, dtype); }

@@ -186,6 +186,19 @@ def choose(op: str, *tensors: Tensor | None) -> Choice:
     return choice
 
 
+def plain(*tensors: Tensor) -> bool:
+    """Whether a call runs on the C++ kernels, and they read its tensors as they stand: there is nothing to choose or convert.
+
+    Of subclasses, negated views, several dtypes and whatever else asks for a closer look it says no.
+    """
+    return not torch.compiler.is_compiling() and _forced == "auto" and _compiled is not None and _compiled.plain(*tensors)
+
+
+def alike(*tensors: Tensor) -> bool:
+    """Whether they are `plain`, and matrices of one shape with at least one column: there is nothing to broadcast either."""
+    return not torch.compiler.is_compiling() and _forced == "auto" and _compiled is not None and _compiled.alike(*tensors)
+
+
 def _plain(tensors: Sequence[Tensor | None]) -> bool:
     for t in tensors:  # noqa: SIM110 - a generator costs as much as the rest
         if t is not None and type(t) not in _PLAIN:

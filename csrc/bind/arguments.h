@@ -13,6 +13,8 @@ using Optional = std::optional<Tensor>;
 void expect_matrix(const Tensor& t, const char* name);
 // A matrix whose last stride is 1.
 void expect_rows(const Tensor& t, const char* name, DType dtype, int64_t rows, int64_t features, Device device = Device::cpu);
+// t with the axes from `first` to before `last` made one where they lie one after the other; else t as it is.
+Tensor merged(const Tensor& t, int first, int last);
 Activation read_activation(const std::string& name);
 
 // The data of a contiguous tensor of this shape; null for None.

@@ -5,6 +5,7 @@
 
 namespace fastgen {
 
+void bind_network_plan(pybind11::module_& m);
 void bind_masked_linear(pybind11::module_& m);
 void bind_masked_mlp(pybind11::module_& m);
 void bind_masked_autoregressive(pybind11::module_& m);

@@ -85,23 +85,27 @@ void logistic_backward(const Tensor& grad, const Tensor& x, const Tensor& mean, 
   });
 }
 
-void categorical_forward(const Tensor& x, const Tensor& logits, const Tensor& log_prob) {
+// Positions are the entries of x, of whatever axes; logits have one more.
+Tensor positions_of(const Tensor& logits) { return merged(logits, 0, logits.dims - 1); }
+
+void categorical_forward(const Tensor& x, const Tensor& all, const Tensor& log_prob) {
+  const Tensor logits = positions_of(all);
   expect_features(logits, "logits");
   dispatch_float(logits, "logits", [&](auto zero) {
     using T = decltype(zero);
     cpu::CategoricalForward<T> a;
     a.positions = logits.size(0);
     a.categories = logits.size(1);
-    a.x = per_row<int64_t>(x, "x", a.positions, a.x_step);
+    a.x = per_row<int64_t>(merged(x, 0, x.dims), "x", a.positions, a.x_step);
     a.logits = strided<T>(logits, "logits", a.positions, a.categories);
-    a.log_prob = pointer<T>(log_prob, "log_prob", {a.positions});
+    a.log_prob = pointer<T>(merged(log_prob, 0, log_prob.dims), "log_prob", {a.positions});
     py::gil_scoped_release unlocked;
     cpu::categorical_log_prob_forward(a);
   });
 }
 
-void categorical_backward(const Tensor& grad, const Tensor& x, const Tensor& logits, int64_t features,
-                          const Tensor& grad_logits) {
+void categorical_backward(const Tensor& grad, const Tensor& x, const Tensor& all, int64_t features, const Tensor& grad_logits) {
+  const Tensor logits = positions_of(all);
   expect_features(logits, "logits");
   if (features < 1 || logits.size(0) % features) fail("features: expected a divisor of the positions");
   dispatch_float(logits, "logits", [&](auto zero) {
@@ -110,10 +114,10 @@ void categorical_backward(const Tensor& grad, const Tensor& x, const Tensor& log
     a.positions = logits.size(0);
     a.categories = logits.size(1);
     a.features = features;
-    a.grad = per_row<T>(grad, "grad", a.positions / features, a.grad_step);
-    a.x = per_row<int64_t>(x, "x", a.positions, a.x_step);
+    a.grad = per_row<T>(merged(grad, 0, grad.dims), "grad", a.positions / features, a.grad_step);
+    a.x = per_row<int64_t>(merged(x, 0, x.dims), "x", a.positions, a.x_step);
     a.logits = strided<T>(logits, "logits", a.positions, a.categories);
-    a.grad_logits = pointer<T>(grad_logits, "grad_logits", {a.positions, a.categories});
+    a.grad_logits = pointer<T>(positions_of(grad_logits), "grad_logits", {a.positions, a.categories});
     py::gil_scoped_release unlocked;
     cpu::categorical_log_prob_backward(a);
   });

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from .masked_mlp import Spec, evaluate
+from ._library import chosen
+from ._network import Spec
+from .masked_mlp import evaluate
 
 Tensors = Sequence[Tensor | None]
 _TAKEN = (torch.float32, torch.float64)
@@ -85,13 +87,14 @@ def backward(
     needs: Sequence[bool],
     plan: Tensors,
     *described: Any,
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """The gradients of w, of the context's terms and of every parameter; of no elements where one is not needed."""
+) -> list[Tensor]:
+    """The gradients that are needed: of w, of the context's terms, of the parameters."""
     *layers, walk = plan
     dtype, spec = w.dtype, Spec(*described[: len(Spec._fields)])
     taken = _with_weights(params)
     grad_v, w, v, context_terms, *params = _upcast(grad_v, w, v, context_terms, *params)  # type: ignore[assignment]
-    y, saved = evaluate(v, params, context_terms, layers, *spec, True)
+    y, saved = evaluate(v, params, context_terms, layers, *spec, 1, True)
+    y = y.flatten(1)
     gw, deltas = torch.empty_like(v), v.new_empty(saved.numel() + y.numel())
     given = grad_v, grad_log_det, w, v, y, saved, taken, layers, walk, *described, _tf32()
     with torch.cuda.device_of(w):
@@ -99,5 +102,4 @@ def backward(
     gc, gparams = backends.kernels("masked_mlp").parameter_gradients(
         deltas, v, params, saved, layers, spec.activations, spec.direct, needs[1:]
     )
-    gw = gw if needs[0] else gw.new_empty(0)
-    return gw.to(dtype), gc.to(dtype), [g.to(dtype) for g in gparams]
+    return [g.to(dtype) for g in chosen((gw, gc, *gparams), needs)]

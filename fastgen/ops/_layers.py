@@ -6,7 +6,22 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from .. import backends
 from . import _check
+
+
+def usual(z: Tensor, vectors: tuple[Tensor, ...], numbers: tuple[Tensor, ...]) -> bool:
+    """Whether rows and the parameters of layers that all of them share go to the C++ kernels as they stand."""
+    if not backends.plain(z, *vectors, *numbers) or z.dim() != 2:
+        return False
+    layers, features = vectors[0].shape if vectors[0].dim() == 2 else (0, 0)
+    return (
+        layers > 0
+        and features > 0
+        and z.shape[1] == features
+        and all([t.shape == (layers, features) and t.is_contiguous() for t in vectors])
+        and all([t.shape == (layers,) for t in numbers])
+    )
 
 
 def validate(z: Tensor, name: str, vectors: Mapping[str, Tensor], numbers: Mapping[str, Tensor]) -> None:

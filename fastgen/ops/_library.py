@@ -23,15 +23,28 @@ def register(schema: str, run: Callable, fake: Callable) -> Callable:
     """
     _library.define(schema)
     name = schema[: schema.index("(")]
-    _library.impl(name, run, "CPU")
-    _library.impl(name, run, "CUDA")
-    torch.library.register_fake(f"fastgen::{name}", fake, lib=_library)
+    _library.impl(name, _filled(run), "CPU")
+    _library.impl(name, _filled(run), "CUDA")
+    torch.library.register_fake(f"fastgen::{name}", _filled(fake), lib=_library)
     operation = getattr(torch.ops.fastgen, name)
 
     def call(*args: Any) -> Any:
         return operation(*args) if torch.compiler.is_compiling() else run(*args)
 
     return call
+
+
+def _filled(run: Callable) -> Callable:
+    """`run` for the dispatcher, which takes no None for a tensor: one of no elements in its place."""
+
+    def filled(*args: Any) -> Any:
+        found = run(*args)
+        if not isinstance(found, tuple) or all(t is not None for t in found):
+            return found
+        like = next(a for a in args if isinstance(a, Tensor))
+        return tuple(like.new_empty(0) if t is None else t for t in found)
+
+    return filled
 
 
 def needs_gradients(*tensors: Tensor | None) -> bool:
@@ -63,7 +76,9 @@ def apply(function: type[torch.autograd.Function], *args: Any) -> Any:
 
 def empty_rows(x: Tensor) -> Tensor:
     """Room for what is shaped as x, one row after the other."""
-    # In half the time that its shape takes.
+    # In half the time that its shape takes, and the layout another third.
+    if x.is_contiguous():
+        return torch.empty_like(x)
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
@@ -72,14 +87,25 @@ def per_row(x: Tensor) -> Tensor:
     return x.new_empty(x.shape[0], dtype=accumulator(x.dtype))
 
 
-def room_for(needs: Sequence[bool], *inputs: Tensor) -> tuple[Tensor, ...]:
-    """Room for the gradients of the inputs; of no elements where one is not needed."""
-    return tuple([empty_rows(t) if n else t.new_empty(0) for t, n in zip(inputs, needs, strict=True)])
+def room_for(needs: Sequence[bool], *inputs: Tensor) -> tuple[Tensor | None, ...]:
+    """Room for the gradients of the inputs; None where one is not needed."""
+    return tuple([empty_rows(t) if n else None for t, n in zip(inputs, needs, strict=True)])
 
 
-def wanted(grads: Sequence[Tensor], needs: Sequence[bool]) -> Sequence[Tensor | None]:
+def wanted(grads: Sequence[Tensor | None], needs: Sequence[bool]) -> Sequence[Tensor | None]:
     """The gradients, None for those that are not needed."""
     return grads if all(needs) else [g if n else None for g, n in zip(grads, needs, strict=True)]
+
+
+def chosen(grads: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor]:
+    """The gradients that are needed, alone."""
+    return [g for g, needed in zip(grads, needs, strict=True) if needed]
+
+
+def spread(grads: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | None]:
+    """What `chosen` left, in its places, None for those that are not needed."""
+    left = iter(grads)
+    return [next(left) if needed else None for needed in needs]
 
 
 def differentiable(

@@ -44,12 +44,10 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if backends.on_triton(x):
         kernel = backends.kernels("affine_autoregressive")
-        grads = kernel.backward(grad_z, grad_log_det, x, shift, log_scale, inverse, kind, first, second, needs)
-        gx, gshift, glog_scale = (x.new_empty(0) if g is None else g for g in grads)
-        return gx, gshift, glog_scale
+        return kernel.backward(grad_z, grad_log_det, x, shift, log_scale, inverse, kind, first, second, needs)
     room = _backward_fake(grad_z, grad_log_det, x, shift, log_scale, inverse, kind, first, second, needs)
     backends.compiled().affine_autoregressive_backward(
-        grad_z, grad_log_det, x, shift, log_scale, inverse, kind, first, second, *wanted(room, needs)
+        grad_z, grad_log_det, x, shift, log_scale, inverse, kind, first, second, *room
     )
     return room
 
@@ -143,6 +141,8 @@ def affine_autoregressive(
     Raises:
         TypeError, ValueError: a dtype, device or shape that does not fit.
     """
+    if log_det is None and backends.alike(x, shift, log_scale):
+        return apply(_AffineAutoregressive, x, shift, log_scale, None, inverse, scale_map)
     x, shift, log_scale = _check.upcast(x, shift, log_scale)  # type: ignore[assignment]
     _validate(x, shift, log_scale, log_det)
     if backends.choose("affine_autoregressive", x, shift, log_scale, log_det).backend == "reference":

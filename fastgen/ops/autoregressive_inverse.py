@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,11 +15,12 @@ from ..reference.autoregressive_inverse import FORMS
 from . import _autoregressive_cuda, _check
 from ._autoregressive import check_autoregressive
 from ._jacobi import jacobi, serves
-from ._library import apply, differentiable, empty_rows, needs_gradients, per_row, register, twice_differentiable, wanted
-from ._plan import NetworkPlan, make_network_plan
+from ._library import apply, differentiable, empty_rows, needs_gradients, per_row, register, spread, twice_differentiable
+from ._network import Spec, compiled_plan, gradient_room, prepare
+from ._network import Tensors as Params
+from ._plan import NetworkPlan
 from .masked_linear import rows
-from .masked_mlp import Spec, evaluate, gradient_room, spec_of
-from .masked_mlp import validate as validate_network
+from .masked_mlp import validate_parameters, validate_rows
 
 
 class Univariate(NamedTuple):
@@ -31,8 +32,6 @@ class Univariate(NamedTuple):
     second: float
 
 
-Params = Sequence[Tensor | None]
-
 # `plan, *described`: the flat plan, then what `Spec` and `Univariate` hold, as the schemas below list them.
 
 
@@ -40,12 +39,18 @@ def _forward(
     w: Tensor, params: Params, context_terms: Tensor | None, log_det: Tensor | None, plan: Params, *described: Any
 ) -> tuple[Tensor, Tensor]:
     v, total = _forward_fake(w, params, context_terms, log_det, plan, *described)
-    given = w, params, context_terms, log_det, plan, *described
     if w.is_cuda:
-        _autoregressive_cuda.forward(v, total, *given)
+        _autoregressive_cuda.forward(v, total, w, params, context_terms, log_det, plan, *described)
     else:
-        backends.compiled().autoregressive_inverse_forward(*given, v, total)
+        network, univariate = _compiled(plan, described)
+        backends.compiled().autoregressive_inverse_forward(w, params, context_terms, log_det, network, *univariate, v, total)
     return v, total
+
+
+def _compiled(plan: Params, described: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    """The compiled module's network, and what is said of the univariate map."""
+    layers = len(Spec._fields)
+    return compiled_plan(plan, *described[:layers]), described[layers:]
 
 
 def _forward_fake(
@@ -64,17 +69,17 @@ def _backward(
     needs: Sequence[bool],
     plan: Params,
     *described: Any,
-) -> tuple[Tensor, Tensor, list[Tensor]]:
+) -> list[Tensor]:
     given = grad_v, grad_log_det, w, v, params, context_terms, needs, plan, *described
     if w.is_cuda:
         return _autoregressive_cuda.backward(*given)
-    gw, gc, gparams = gradient_room(w, params, needs)
-    y, saved = evaluate(v, params, context_terms, plan, *described[: len(Spec._fields)], True)
-    of_w, of_context, *of_params = wanted((gw, gc, *gparams), needs)
+    grads = gradient_room(w, params, needs)
+    of_w, of_context, *of_params = spread(grads, needs)
+    network, univariate = _compiled(plan, described)
     backends.compiled().autoregressive_inverse_backward(
-        grad_v, grad_log_det, w, v, y, saved, params, plan, *described, of_w, of_context, of_params
+        grad_v, grad_log_det, w, v, params, context_terms, network, *univariate, of_w, of_context, of_params
     )
-    return gw, gc, gparams
+    return grads
 
 
 def _backward_fake(
@@ -87,7 +92,7 @@ def _backward_fake(
     needs: Sequence[bool],
     plan: Params,
     *described: Any,
-) -> tuple[Tensor, Tensor, list[Tensor]]:
+) -> list[Tensor]:
     return gradient_room(w, params, needs)
 
 
@@ -100,7 +105,7 @@ _call = register(
 )
 _call_backward = register(
     "autoregressive_inverse_backward(Tensor? grad_v, Tensor? grad_log_det, Tensor w, Tensor v, Tensor?[] params,"
-    f" Tensor? context_terms, bool[] needs, {_NETWORK}) -> (Tensor, Tensor, Tensor[])",
+    f" Tensor? context_terms, bool[] needs, {_NETWORK}) -> Tensor[]",
     _backward,
     _backward_fake,
 )
@@ -110,38 +115,35 @@ class _AutoregressiveInverse(torch.autograd.Function):
     @staticmethod
     def forward(
         plan: list[Tensor | None],
-        spec: Spec,
-        univariate: Univariate,
-        definition: object,
+        described: tuple[Any, ...],
+        definition: Callable,
         w: Tensor,
         context_terms: Tensor | None,
         log_det: Tensor | None,
         *params: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        return _call(w, params, context_terms, log_det, plan, *spec, *univariate)
+        return _call(w, params, context_terms, log_det, plan, *described)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-        ctx.plan, ctx.spec, ctx.univariate, ctx.definition, w, context_terms, _, *params = inputs
+        ctx.plan, ctx.described, ctx.definition, w, context_terms, _, *params = inputs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(w, context_terms, output[0], *params)
 
     @staticmethod
     def backward(ctx, grad_v, grad_log_det):  # type: ignore[no-untyped-def]
         w, context_terms, v, *params = ctx.saved_tensors
-        of_w, of_context, of_log_det, *of_params = ctx.needs_input_grad[4:]
+        of_w, of_context, of_log_det, *of_params = ctx.needs_input_grad[3:]
         needs = [of_w, of_context, *of_params]
         passed = grad_log_det if of_log_det else None
         if not any(needs) or (grad_v is None and grad_log_det is None):
-            return None, None, None, None, None, None, passed, *(None for _ in params)
+            return None, None, None, None, None, passed, *(None for _ in params)
         if twice_differentiable():
             grads = differentiable(ctx.definition, (w, context_terms, *params), needs, (grad_v, grad_log_det))
         else:
-            gw, gc, gparams = _call_backward(
-                grad_v, grad_log_det, w, v, params, context_terms, needs, ctx.plan, *ctx.spec, *ctx.univariate
-            )
-            grads = wanted((gw, gc, *gparams), needs)
-        return None, None, None, None, *grads[:2], passed, *grads[2:]
+            found = _call_backward(grad_v, grad_log_det, w, v, params, context_terms, needs, ctx.plan, *ctx.described)
+            grads = spread(found, needs)
+        return None, None, None, *grads[:2], passed, *grads[2:]
 
 
 def autoregressive_inverse(
@@ -181,19 +183,44 @@ def autoregressive_inverse(
         TypeError, ValueError: a dtype, device, shape, form or network that does not fit.
     """
     w, context_terms, *params = _check.upcast(w, context_terms, *params)  # type: ignore[assignment]
-    _validate(w, network, params, form, context_terms, log_det)
-    if backends.choose("autoregressive_inverse", w, context_terms, log_det, *params).backend == "reference":
+    if form not in FORMS:
+        raise ValueError(f"form: expected one of {', '.join(FORMS)}, found {form!r}")
+    validate_rows(w, "w", network, context_terms)
+    check_autoregressive(network, 2)
+    backend = backends.choose("autoregressive_inverse", w, context_terms, log_det, *params).backend
+    if backend == "cpu" and not torch.compiler.is_compiling():
+        try:
+            _validate_log_det(log_det, w)
+            return _solve(w, network, params, form, scale_map, context_terms, log_det, plan)
+        except (TypeError, ValueError):
+            # The kernels check parameters themselves; this says which one does not fit.
+            validate_parameters(w, "w", network, params)
+            raise
+    validate_parameters(w, "w", network, params)
+    _validate_log_det(log_det, w)
+    if backend == "reference":
         solve = partial(jacobi, plan=plan) if serves(w, context_terms, log_det, *params) else reference.autoregressive_inverse
         return solve(w, network, params, form=form, scale_map=scale_map, context_terms=context_terms, log_det=log_det)
-    if plan is None:
-        plan = make_network_plan(network, w.device)
-    flat_plan = [t for layer in plan for t in layer]
+    return _solve(w, network, params, form, scale_map, context_terms, log_det, plan)
+
+
+def _solve(
+    w: Tensor,
+    network: MaskedNetwork,
+    params: Params,
+    form: str,
+    scale_map: ScaleMap,
+    context_terms: Tensor | None,
+    log_det: Tensor | None,
+    plan: NetworkPlan | None,
+) -> tuple[Tensor, Tensor]:
+    flat_plan, spec = prepare(network, plan, w.device)
+    described = (*spec, *Univariate(form == "divide", *scale_map.code))
     w2 = w if w.dim() == 2 else w.reshape(-1, w.shape[-1])
     if context_terms is not None:
         context_terms = rows(context_terms.expand(*w.shape[:-1], context_terms.shape[-1]))
     log_det = None if log_det is None else log_det.reshape(-1)
     params = [p if p is None else p.contiguous() for p in params]
-    spec, univariate = spec_of(network), Univariate(form == "divide", *scale_map.code)
     if needs_gradients(w2, context_terms, log_det, *params):
 
         def definition(w: Tensor, context_terms: Tensor | None, *params: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -201,23 +228,12 @@ def autoregressive_inverse(
                 w, network, params, form=form, scale_map=scale_map, context_terms=context_terms
             )
 
-        v, total = apply(_AutoregressiveInverse, flat_plan, spec, univariate, definition, w2, context_terms, log_det, *params)
+        v, total = apply(_AutoregressiveInverse, flat_plan, described, definition, w2, context_terms, log_det, *params)
     else:
-        v, total = _call(w2, params, context_terms, log_det, flat_plan, *spec, *univariate)
+        v, total = _call(w2, params, context_terms, log_det, flat_plan, *described)
     return (v, total) if w2 is w else (v.view(w.shape), total.view(w.shape[:-1]))
 
 
-def _validate(
-    w: Tensor,
-    network: MaskedNetwork,
-    params: Params,
-    form: str,
-    context_terms: Tensor | None,
-    log_det: Tensor | None,
-) -> None:
-    if form not in FORMS:
-        raise ValueError(f"form: expected one of {', '.join(FORMS)}, found {form!r}")
-    validate_network(w, network, params, context_terms, name="w")
-    check_autoregressive(network, 2)
+def _validate_log_det(log_det: Tensor | None, w: Tensor) -> None:
     if log_det is not None:
         _check.per_row(log_det, "log_det", w, "w")

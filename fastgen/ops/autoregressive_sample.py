@@ -15,9 +15,10 @@ from ..reference.autoregressive_sample import generate
 from . import _autoregressive_cuda, _check
 from ._autoregressive import check_autoregressive
 from ._library import register
+from ._network import Spec, compiled_plan, prepare
 from ._plan import NetworkPlan, make_network_plan
 from .masked_linear import rows
-from .masked_mlp import masked_mlp, spec_of, validate_parameters
+from .masked_mlp import masked_mlp, validate_context_terms, validate_parameters
 
 Params = Sequence[Tensor | None]
 
@@ -34,11 +35,12 @@ def _sample(
     *described: Any,
 ) -> Tensor:
     x = noise.new_empty(noise.shape[:2])
-    arguments = noise.flatten(1), params, context_terms, given, known, plan, *described
+    arguments = noise.flatten(1), params, context_terms, given, known
     if noise.is_cuda:
-        _autoregressive_cuda.sample(x, *arguments)
+        _autoregressive_cuda.sample(x, *arguments, plan, *described)
     else:
-        backends.compiled().autoregressive_sample(*arguments, x)
+        network, conditional = described[: len(Spec._fields)], described[len(Spec._fields) :]
+        backends.compiled().autoregressive_sample(*arguments, compiled_plan(plan, *network), *conditional, x)
     return x
 
 
@@ -93,22 +95,22 @@ def autoregressive_sample(
         TypeError, ValueError: a dtype, device, shape, number or network that does not fit.
     """
     _validate(noise, network, params, sampler, given, known, context_terms)
-    if plan is None:
-        plan = make_network_plan(network, noise.device)
     if backends.choose("autoregressive_sample", params[0], noise, given, context_terms, *params).backend == "reference":
+        if plan is None:
+            plan = make_network_plan(network, noise.device)
 
         def evaluate(columns: Tensor) -> Tensor:
             return masked_mlp(columns, network, params, context_terms=context_terms, plan=plan)
 
         return generate(noise, network, evaluate, params[0].dtype, sampler=sampler, given=given, known=known)  # type: ignore[union-attr]
-    flat_plan = [t for layer in plan for t in layer]
+    flat_plan, spec = prepare(network, plan, noise.device)
     if context_terms is not None:
         context_terms = rows(context_terms.expand(*noise.shape[:-2], context_terms.shape[-1]))
     if given is not None:
         given = given.expand(noise.shape[:-1]).reshape(-1, given.shape[-1])
     params = [p if p is None else p.contiguous() for p in params]
     numbers = noise.reshape(-1, *noise.shape[-2:])
-    x = _call(numbers, params, context_terms, given, known, flat_plan, *spec_of(network), *sampler.code)
+    x = _call(numbers, params, context_terms, given, known, flat_plan, *spec, *sampler.code)
     return x.view(noise.shape[:-1])
 
 
@@ -130,7 +132,9 @@ def _validate(
     if first is None:
         raise ValueError(f"params: expected {network.parameter_count} tensors, found none first")
     _check.floating(first, "params[0]")
-    validate_parameters(first, "params[0]", network, params, context_terms, noise.shape[:-2])
+    validate_parameters(first, "params[0]", network, params)
+    if context_terms is not None:
+        validate_context_terms(first, "params[0]", network, context_terms, noise.shape[:-2])
     if noise.dtype not in (first.dtype, accumulator(first.dtype)):
         raise TypeError(f"noise: expected params[0]'s dtype {first.dtype}, found {noise.dtype}")
     if noise.device != first.device:

@@ -98,11 +98,10 @@ def _backward(
         grads = backends.kernels("coupling").backward(
             *tensors, _pattern(x, places, parity), inverse, kind, first, second, needs
         )
-        gx, gshift, glog_scale = (x.new_empty(0) if g is None else _from_sites(g, x) for g in grads)
-        return gx, gshift, glog_scale
+        return tuple([None if g is None else _from_sites(g, x) for g in grads])  # type: ignore[return-value]
     room = _backward_fake(grad_y, grad_log_det, x, shift, log_scale, places, parity, inverse, kind, first, second, needs)
     backends.compiled().coupling_backward(
-        grad_y, grad_log_det, x, shift, log_scale, places, parity, inverse, kind, first, second, *wanted(room, needs)
+        grad_y, grad_log_det, x, shift, log_scale, places, parity, inverse, kind, first, second, *room
     )
     return room
 
@@ -121,10 +120,9 @@ def _backward_fake(
     second: float,
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for the gradients of x, shift and log_scale; of no elements where one is not needed."""
+    """Room for the gradients of x, shift and log_scale; None where one is not needed."""
     channels = (x.shape[1], shift.shape[1], shift.shape[1])
-    gx, gshift, glog_scale = (_room(x, c) if n else x.new_empty(0) for c, n in zip(channels, needs, strict=True))
-    return gx, gshift, glog_scale
+    return tuple([_room(x, c) if n else None for c, n in zip(channels, needs, strict=True)])  # type: ignore[return-value]
 
 
 _call = register(
@@ -266,6 +264,9 @@ def affine_coupling(
     Raises:
         TypeError, ValueError: a dtype, device, shape or mask that does not fit.
     """
+    if log_det is None and event_dims == 1 and backends.alike(x, shift, log_scale):
+        places = _plan_of(x, mask, plan, event_dims).places
+        return apply(_AffineCoupling, x, shift, log_scale, None, mask, places, inverse, scale_map)
     x, shift, log_scale = _check.upcast(x, shift, log_scale)  # type: ignore[assignment]
     plan = _validate(x, {"shift": shift, "log_scale": log_scale}, log_det, mask, plan, event_dims)
     if backends.choose("affine_coupling", x, shift, log_scale, log_det).backend == "reference":
@@ -290,6 +291,8 @@ def additive_coupling(
     Dinh et al. 2015, "NICE: Non-linear Independent Components Estimation", section 3.2. Arguments, results and errors as those
     of `affine_coupling`. The gradients need neither x nor shift: nothing is kept for them.
     """
+    if log_det is None and event_dims == 1 and backends.alike(x, shift):
+        return apply(_AdditiveCoupling, x, shift, None, mask, _plan_of(x, mask, plan, event_dims).places, inverse)
     x, shift = _check.upcast(x, shift)  # type: ignore[assignment]
     plan = _validate(x, {"shift": shift}, log_det, mask, plan, event_dims)
     if backends.choose("additive_coupling", x, shift, log_det).backend == "reference":
@@ -333,6 +336,19 @@ def _validate(
     if len(event) < event_dims or 0 in event:
         wanted = "(..., at least 1)" if event_dims == 1 else "(..., C, H, W) with C, H, W >= 1"
         raise ValueError(f"x: expected shape {wanted}, found {tuple(x.shape)}")
+    plan = _plan_of(x, mask, plan, event_dims)
+    for name, t in params.items():
+        _check.like(t, name, x, "x")
+        _check_width(t, name, x, plan, event_dims)
+        if t.shape != params["shift"].shape:
+            raise ValueError(f"{name}: expected shift's shape {tuple(params['shift'].shape)}, found {tuple(t.shape)}")
+    if log_det is not None:
+        _check.per_row(log_det, "log_det", x, "x", event_dims)
+    return plan
+
+
+def _plan_of(x: Tensor, mask: Mask, plan: CouplingPlan | None, event_dims: int) -> CouplingPlan:
+    """The plan, made where it is None. Raises TypeError or ValueError unless it fits the mask, and both x."""
     plan = make_coupling_plan(mask, x.device) if plan is None else plan
     masked = x.shape[MASKED_AXIS[event_dims]]
     if plan.places is None and event_dims == 1:
@@ -345,13 +361,6 @@ def _validate(
         raise ValueError(f"plan: expected that of the mask, a {type(mask).__name__}, found that of {found}")
     if plan.places is not None and plan.places.device != x.device:
         raise ValueError(f"plan: expected one for x's device {x.device}, found one for {plan.places.device}")
-    for name, t in params.items():
-        _check.like(t, name, x, "x")
-        _check_width(t, name, x, plan, event_dims)
-        if t.shape != params["shift"].shape:
-            raise ValueError(f"{name}: expected shift's shape {tuple(params['shift'].shape)}, found {tuple(t.shape)}")
-    if log_det is not None:
-        _check.per_row(log_det, "log_det", x, "x", event_dims)
     return plan
 
 

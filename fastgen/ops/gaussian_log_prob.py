@@ -37,12 +37,9 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if backends.on_triton(x):
         kernel = backends.kernels("gaussian_log_prob")
-        grads = kernel.backward(grad, x, mean, log_scale, kind, first, second, needs)
-        gx, gmean, glog_scale = (x.new_empty(0) if g is None else g for g in grads)
-        return gx, gmean, glog_scale
+        return kernel.backward(grad, x, mean, log_scale, kind, first, second, needs)
     room = _backward_fake(grad, x, mean, log_scale, kind, first, second, needs)
-    outputs = wanted(room, needs)
-    backends.compiled().gaussian_log_prob_backward(grad, x, mean, log_scale, kind, first, second, *outputs)
+    backends.compiled().gaussian_log_prob_backward(grad, x, mean, log_scale, kind, first, second, *room)
     return room
 
 
@@ -117,6 +114,8 @@ def gaussian_log_prob(
     Raises:
         TypeError, ValueError: a dtype, device or shape that does not fit.
     """
+    if backends.alike(*(t for t in (x, mean, log_scale) if t is not None)):
+        return apply(_GaussianLogProb, x, mean, log_scale, scale_map)
     x, mean, log_scale = _check.upcast(x, mean, log_scale)  # type: ignore[assignment]
     _validate(x, mean, log_scale)
     if backends.choose("gaussian_log_prob", x, mean, log_scale).backend == "reference":

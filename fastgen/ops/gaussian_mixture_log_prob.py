@@ -43,9 +43,7 @@ def _backward(
         kernel = backends.kernels("gaussian_mixture_log_prob")
         return kernel.backward(grad, log_prob, remainder, x, log_weights, means, log_scales, needs)
     room = _backward_fake(grad, log_prob, remainder, x, log_weights, means, log_scales, needs)
-    backends.compiled().gaussian_mixture_log_prob_backward(
-        grad, log_prob, remainder, x, log_weights, means, log_scales, *wanted(room, needs)
-    )
+    backends.compiled().gaussian_mixture_log_prob_backward(grad, log_prob, remainder, x, log_weights, means, log_scales, *room)
     return room
 
 
@@ -75,29 +73,36 @@ _call_backward = register(
 )
 
 
-def _definition(x: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
-    """The reference for log-weights that are normalised already, which normalising again would not change."""
-    mixture = reference.gaussian_mixture_log_prob(x, log_weights, means, log_scales)
-    return mixture + log_weights.to(mixture.dtype).logsumexp(-1)
-
-
 class _GaussianMixtureLogProb(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> tuple[Tensor, Tensor]:
-        return _call(x, log_weights, means, log_scales)
+    def forward(x: Tensor, weight_logits: Tensor, means: Tensor, log_scales: Tensor) -> tuple[Tensor, Tensor]:
+        return _call(x, _log_weights(weight_logits), means, log_scales)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs, *output)
 
     @staticmethod
     def backward(ctx, grad, _):  # type: ignore[no-untyped-def]
-        *inputs, log_prob, remainder = ctx.saved_tensors
+        x, weight_logits, *others, log_prob, remainder = ctx.saved_tensors
         needs = ctx.needs_input_grad
+        if grad is None:
+            return (None,) * 4
         if twice_differentiable():
-            return tuple(differentiable(_definition, inputs, needs, (grad,)))
-        return tuple(wanted(_call_backward(grad, log_prob, remainder, *inputs, needs), needs))
+            inputs = x, weight_logits, *others
+            return tuple(differentiable(reference.gaussian_mixture_log_prob, inputs, needs, (grad,)))
+        log_weights = _log_weights(weight_logits)
+        of_x, of_weights, *of_others = _call_backward(grad, log_prob, remainder, x, log_weights, *others, needs)
+        if needs[1]:
+            of_logits = torch.addcmul(of_weights, log_weights.exp(), of_weights.sum(-1, keepdim=True), value=-1)
+            of_weights = of_logits.to(weight_logits.dtype)
+        return tuple(wanted((of_x, of_weights, *of_others), needs))
+
+
+def _log_weights(logits: Tensor) -> Tensor:
+    return logits.log_softmax(-1, dtype=accumulator(logits.dtype))
 
 
 def gaussian_mixture_log_prob(x: Tensor, weight_logits: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
@@ -118,35 +123,43 @@ def gaussian_mixture_log_prob(x: Tensor, weight_logits: Tensor, means: Tensor, l
     Raises:
         TypeError, ValueError: a dtype, device or shape that does not fit.
     """
-    x, weight_logits, means, log_scales = _check.upcast(x, weight_logits, means, log_scales)  # type: ignore[assignment]
-    _validate(x, weight_logits, means, log_scales)
-    if backends.choose("gaussian_mixture_log_prob", x, weight_logits, means, log_scales).backend == "reference":
+    plain = backends.plain(x, weight_logits, means, log_scales)
+    if not plain:
+        x, weight_logits, means, log_scales = _check.upcast(x, weight_logits, means, log_scales)  # type: ignore[assignment]
+        _validate(x, weight_logits, means, log_scales)
+    _validate_shapes(x, weight_logits, means, log_scales)
+    if not plain and backends.choose("gaussian_mixture_log_prob", x, weight_logits, means, log_scales).backend == "reference":
         return reference.gaussian_mixture_log_prob(x, weight_logits, means, log_scales)
     batch = x.shape[:-1]
-    log_weights = weight_logits.to(accumulator(x.dtype)).log_softmax(-1)
     log_scales = log_scales if log_scales.shape == means.shape else log_scales.expand(means.shape)
     if means.dim() > 2:
         # Rows with components of their own: as many parameters as distances.
         each = x[..., None, :].expand(*batch, *means.shape[-2:])
         density = gaussian_log_prob(each, means, log_scales)
-        return (log_weights + density).logsumexp(-1)
-    if log_weights.dim() > 1:
-        log_weights = log_weights.expand(*batch, -1).reshape(-1, log_weights.shape[-1])
+        return (_log_weights(weight_logits) + density).logsumexp(-1)
+    if weight_logits.dim() > 1:
+        weight_logits = weight_logits.expand(*batch, -1).reshape(-1, weight_logits.shape[-1])
     rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
-    return apply(_GaussianMixtureLogProb, rows, log_weights, means, log_scales)[0].view(batch)
+    log_prob, _ = apply(_GaussianMixtureLogProb, rows, weight_logits, means, log_scales)
+    return log_prob if x.dim() == 2 else log_prob.view(batch)
 
 
 def _validate(x: Tensor, weight_logits: Tensor, means: Tensor, log_scales: Tensor) -> None:
     _check.floating(x, "x")
-    _check.features(x, "x")
     for t, name in ((weight_logits, "weight_logits"), (means, "means"), (log_scales, "log_scales")):
         _check.like(t, name, x, "x")
+
+
+def _validate_shapes(x: Tensor, weight_logits: Tensor, means: Tensor, log_scales: Tensor) -> None:
+    _check.features(x, "x")
     if means.dim() < 2 or means.shape[-2] == 0 or means.shape[-1] != x.shape[-1]:
         raise ValueError(f"means: expected shape (..., at least 1, {x.shape[-1]}), found {tuple(means.shape)}")
     _check.features(weight_logits, "weight_logits", means.shape[-2])
-    if tuple(log_scales.shape) not in (tuple(means.shape), (*means.shape[:-1], 1)):
+    if log_scales.shape != means.shape and log_scales.shape != (*means.shape[:-1], 1):
         raise ValueError(
             f"log_scales: expected means' shape {tuple(means.shape)}, or with a last axis of 1, found {tuple(log_scales.shape)}"
         )
-    _check.batch_broadcastable(weight_logits, "weight_logits", x.shape[:-1])
-    _check.batch_broadcastable(means[..., 0], "means", x.shape[:-1])
+    if weight_logits.dim() > 1:
+        _check.batch_broadcastable(weight_logits, "weight_logits", x.shape[:-1])
+    if means.dim() > 2:
+        _check.batch_broadcastable(means[..., 0], "means", x.shape[:-1])

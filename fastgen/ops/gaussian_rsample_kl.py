@@ -61,7 +61,7 @@ def _kl_backward(
     if backends.on_triton(mean):
         return backends.kernels("gaussian_rsample_kl").kl_backward(*inputs, needs)
     room = room_for(needs, mean, mean, mean, mean)
-    backends.compiled().gaussian_rsample_kl_backward(*inputs, *wanted(room, needs))
+    backends.compiled().gaussian_rsample_kl_backward(*inputs, *room)
     return room  # type: ignore[return-value]
 
 
@@ -113,7 +113,7 @@ def _log_ratio_backward(
     if backends.on_triton(mean):
         return backends.kernels("gaussian_rsample_kl").log_ratio_backward(*inputs, needs)
     room = room_for(needs, mean, mean, mean, mean)
-    backends.compiled().gaussian_rsample_log_ratio_backward(*inputs, *wanted(room, needs))
+    backends.compiled().gaussian_rsample_log_ratio_backward(*inputs, *room)
     return room  # type: ignore[return-value]
 
 
@@ -261,12 +261,15 @@ def gaussian_rsample_kl(
     Raises:
         TypeError, ValueError: a dtype, device, shape or number that does not fit.
     """
-    mean, log_var, prior_mean, prior_log_var = _check.upcast(mean, log_var, prior_mean, prior_log_var)  # type: ignore[assignment]
-    _validate(mean, log_var, prior_mean, prior_log_var, samples, seed)
+    usual = _usual(mean, log_var, prior_mean, prior_log_var)
+    if not usual:
+        mean, log_var, prior_mean, prior_log_var = _check.upcast(mean, log_var, prior_mean, prior_log_var)  # type: ignore[assignment]
+        _validate(mean, log_var, prior_mean, prior_log_var)
+    _validate_draw(mean, samples, seed)
     if not free_bits >= 0:
         raise ValueError(f"free_bits: expected at least 0, found {free_bits}")
     seed = draw_seed(mean.device) if seed is None else seed
-    if backends.choose("gaussian_rsample_kl", mean, log_var, prior_mean, prior_log_var).backend == "reference":
+    if not usual and _by_reference("gaussian_rsample_kl", mean, log_var, prior_mean, prior_log_var):
         return reference.gaussian_rsample_kl(
             mean, log_var, prior_mean, prior_log_var, samples=samples, free_bits=free_bits, seed=seed
         )
@@ -294,10 +297,16 @@ def gaussian_rsample_log_ratio(
     Returns:
         z (samples, ..., D) of mean's dtype, and the log-ratio (samples, ...) in nats: float64 for float64 inputs, else float32.
     """
-    mean, log_var, prior_mean, prior_log_var = _check.upcast(mean, log_var, prior_mean, prior_log_var)  # type: ignore[assignment]
-    _validate(mean, log_var, prior_mean, prior_log_var, samples, seed)
+    usual = _usual(mean, log_var, prior_mean, prior_log_var)
+    if not usual:
+        mean, log_var, prior_mean, prior_log_var = _check.upcast(mean, log_var, prior_mean, prior_log_var)  # type: ignore[assignment]
+        _validate(mean, log_var, prior_mean, prior_log_var)
+    _validate_draw(mean, samples, seed)
     seed = draw_seed(mean.device) if seed is None else seed
-    if backends.choose("gaussian_rsample_log_ratio", mean, log_var, prior_mean, prior_log_var).backend == "reference":
+    if (
+        not usual
+        and backends.choose("gaussian_rsample_log_ratio", mean, log_var, prior_mean, prior_log_var).backend == "reference"
+    ):
         return reference.gaussian_rsample_log_ratio(mean, log_var, prior_mean, prior_log_var, samples=samples, seed=seed)
     rows = (_rows(t, mean) for t in (mean, log_var, prior_mean, prior_log_var))
     z, ratio = apply(_GaussianRsampleLogRatio, *rows, seed, samples)
@@ -312,14 +321,18 @@ def _rows(t: Tensor | None, mean: Tensor) -> Tensor | None:
     return t if t.dim() == 2 else t.reshape(-1, t.shape[-1])
 
 
-def _validate(
-    mean: Tensor,
-    log_var: Tensor,
-    prior_mean: Tensor | None,
-    prior_log_var: Tensor | None,
-    samples: int | None,
-    seed: Tensor | None,
-) -> None:
+def _usual(mean: Tensor, log_var: Tensor, prior_mean: Tensor | None, prior_log_var: Tensor | None) -> bool:
+    """Whether the C++ kernels take all of them as they stand."""
+    if prior_mean is None and prior_log_var is None:
+        return backends.alike(mean, log_var)
+    return backends.alike(mean, log_var, prior_mean, prior_log_var)  # type: ignore[arg-type]
+
+
+def _by_reference(name: str, *gaussians: Tensor | None) -> bool:
+    return backends.choose(name, *gaussians).backend == "reference"
+
+
+def _validate(mean: Tensor, log_var: Tensor, prior_mean: Tensor | None, prior_log_var: Tensor | None) -> None:
     _check.floating(mean, "mean")
     _check.features(mean, "mean")
     for t, name in ((log_var, "log_var"), (prior_mean, "prior_mean"), (prior_log_var, "prior_log_var")):
@@ -329,6 +342,9 @@ def _validate(
     if (prior_mean is None) != (prior_log_var is None):
         found = "prior_log_var" if prior_mean is None else "prior_mean"
         raise ValueError(f"prior_mean, prior_log_var: expected both or neither, found {found} alone")
+
+
+def _validate_draw(mean: Tensor, samples: int | None, seed: Tensor | None) -> None:
     if samples is not None and samples < 1:
         raise ValueError(f"samples: expected at least 1, found {samples}")
     if seed is not None:

@@ -26,7 +26,7 @@ def _bernoulli_backward(grad: Tensor, x: Tensor, logits: Tensor, needs: Sequence
     if backends.on_triton(x):
         return backends.kernels("likelihoods").bernoulli_backward(grad, x, logits, needs)
     room = _bernoulli_backward_fake(grad, x, logits, needs)
-    backends.compiled().bernoulli_log_prob_backward(grad, x, logits, *wanted(room, needs))
+    backends.compiled().bernoulli_log_prob_backward(grad, x, logits, *room)
     return room
 
 
@@ -48,7 +48,7 @@ def _logistic_backward(
     if backends.on_triton(x):
         return backends.kernels("likelihoods").discretized_logistic_backward(grad, x, mean, log_scale, levels, needs)
     room = _logistic_backward_fake(grad, x, mean, log_scale, levels, needs)
-    backends.compiled().discretized_logistic_log_prob_backward(grad, x, mean, log_scale, levels, *wanted(room, needs))
+    backends.compiled().discretized_logistic_log_prob_backward(grad, x, mean, log_scale, levels, *room)
     return room
 
 
@@ -58,30 +58,42 @@ def _logistic_backward_fake(
     return room_for(needs, x, mean, log_scale)  # type: ignore[return-value]
 
 
-def _categorical(x: Tensor, logits: Tensor, features: int) -> Tensor:
-    """Of positions: x (rows * features,) and logits (rows * features, C)."""
+def _categorical(x: Tensor, logits: Tensor) -> Tensor:
     if backends.on_triton(logits):
-        positions = backends.kernels("likelihoods").categorical_forward(x, logits)
-    else:
-        positions = per_row(logits)
-        backends.compiled().categorical_log_prob_forward(x, logits, positions)
-    return positions.view(-1, features).sum(-1)
+        flat = backends.kernels("likelihoods").categorical_forward(*_positions(x, logits))
+        return flat.view(x.shape).sum(-1)
+    positions = torch.empty_like(x, dtype=accumulator(logits.dtype), memory_format=torch.contiguous_format)
+    backends.compiled().categorical_log_prob_forward(_merged(x, 0), _merged(logits, 1), _merged(positions, 0))
+    return positions.sum(-1)
 
 
-def _categorical_fake(x: Tensor, logits: Tensor, features: int) -> Tensor:
-    return logits.new_empty(logits.shape[0] // features, dtype=accumulator(logits.dtype))
+def _categorical_fake(x: Tensor, logits: Tensor) -> Tensor:
+    return logits.new_empty(x.shape[:-1], dtype=accumulator(logits.dtype))
 
 
-def _categorical_backward(grad: Tensor, x: Tensor, logits: Tensor, features: int) -> Tensor:
+def _categorical_backward(grad: Tensor, x: Tensor, logits: Tensor) -> Tensor:
+    features = x.shape[-1]
     if backends.on_triton(logits):
-        return backends.kernels("likelihoods").categorical_backward(grad, x, logits, features)
-    glogits = _categorical_backward_fake(grad, x, logits, features)
-    backends.compiled().categorical_log_prob_backward(grad, x, logits, features, glogits)
+        kernel = backends.kernels("likelihoods")
+        return kernel.categorical_backward(grad.reshape(-1), *_positions(x, logits), features).view(logits.shape)
+    glogits = empty_rows(logits)
+    given = _merged(grad, 0), _merged(x, 0), _merged(logits, 1)
+    backends.compiled().categorical_log_prob_backward(*given, features, _merged(glogits, 1))
     return glogits
 
 
-def _categorical_backward_fake(grad: Tensor, x: Tensor, logits: Tensor, features: int) -> Tensor:
+def _categorical_backward_fake(grad: Tensor, x: Tensor, logits: Tensor) -> Tensor:
     return empty_rows(logits)
+
+
+def _positions(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Those of all rows: x (positions,) and logits (positions, C)."""
+    return x.reshape(-1), logits.reshape(-1, logits.shape[-1])
+
+
+def _merged(t: Tensor, kept: int) -> Tensor:
+    """t with all axes but the last `kept` made one, unless the C++ kernels do that themselves."""
+    return t if kept < t.dim() <= 4 and t.is_contiguous() else t.reshape(-1, *t.shape[t.dim() - kept :])
 
 
 _call_bernoulli = register("bernoulli_log_prob(Tensor x, Tensor logits) -> Tensor", _bernoulli, lambda x, logits: per_row(x))
@@ -101,11 +113,9 @@ _call_logistic_backward = register(
     _logistic_backward,
     _logistic_backward_fake,
 )
-_call_categorical = register(
-    "categorical_log_prob(Tensor x, Tensor logits, int features) -> Tensor", _categorical, _categorical_fake
-)
+_call_categorical = register("categorical_log_prob(Tensor x, Tensor logits) -> Tensor", _categorical, _categorical_fake)
 _call_categorical_backward = register(
-    "categorical_log_prob_backward(Tensor grad, Tensor x, Tensor logits, int features) -> Tensor",
+    "categorical_log_prob_backward(Tensor grad, Tensor x, Tensor logits) -> Tensor",
     _categorical_backward,
     _categorical_backward_fake,
 )
@@ -153,7 +163,7 @@ class _DiscretizedLogisticLogProb(torch.autograd.Function):
 class _CategoricalLogProb(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, logits: Tensor) -> Tensor:
-        return _call_categorical(*_positions(x, logits), x.shape[-1]).view(x.shape[:-1])
+        return _call_categorical(x, logits)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -165,8 +175,7 @@ class _CategoricalLogProb(torch.autograd.Function):
         if twice_differentiable():
             definition = partial(reference.categorical_log_prob, x)
             return None, *differentiable(definition, (logits,), (True,), (grad,))
-        grads = _call_categorical_backward(grad.reshape(-1), *_positions(x, logits), x.shape[-1])
-        return None, grads.view(logits.shape)
+        return None, _call_categorical_backward(grad, x, logits)
 
 
 def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
@@ -184,6 +193,8 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: a dtype, device or shape that does not fit.
     """
+    if backends.alike(x, logits):
+        return apply(_BernoulliLogProb, x, logits)
     x, logits = _check.upcast(x, logits)  # type: ignore[assignment]
     shape = _validate(x=x, logits=logits)
     if backends.choose("bernoulli_log_prob", x, logits).backend == "reference":
@@ -208,6 +219,8 @@ def discretized_logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor, *,
     Raises:
         TypeError, ValueError: a dtype, device, shape or number that does not fit.
     """
+    if levels >= 2 and backends.alike(x, mean, log_scale):
+        return apply(_DiscretizedLogisticLogProb, x, mean, log_scale, levels)
     x, mean, log_scale = _check.upcast(x, mean, log_scale)  # type: ignore[assignment]
     shape = _validate(x=x, mean=mean, log_scale=log_scale)
     if levels < 2:
@@ -239,18 +252,14 @@ def categorical_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     if x.device != logits.device:
         raise ValueError(f"x: expected logits' device {logits.device}, found {x.device}")
     _check.features(x, "x")
-    _check.features(logits[..., 0], "logits[..., 0]")
-    shape = _broadcast(x=x, logits=logits[..., 0])
+    if 0 in logits.shape[-2:-1] or logits.dim() < 2:
+        _check.features(logits[..., 0], "logits[..., 0]")
+    shape = _broadcast(x=x.shape, logits=logits.shape[:-1])
     if backends.choose("categorical_log_prob", logits, x).backend == "reference":
         return reference.categorical_log_prob(x, logits)
     x = x if x.shape == shape else x.expand(shape)
     logits = logits if logits.shape[:-1] == shape else logits.expand(*shape, logits.shape[-1])
     return apply(_CategoricalLogProb, x, logits)
-
-
-def _positions(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Those of all rows: x (positions,) and logits (positions, C)."""
-    return x.reshape(-1), logits.reshape(-1, logits.shape[-1])
 
 
 def _rows(t: Tensor, shape: torch.Size) -> Tensor:
@@ -272,15 +281,15 @@ def _validate(**tensors: Tensor) -> torch.Size:
     for name, t in others:
         _check.like(t, name, first, first_name)
         _check.features(t, name)
-    return _broadcast(**tensors)
+    return _broadcast(**{name: t.shape for name, t in tensors.items()})
 
 
-def _broadcast(**tensors: Tensor) -> torch.Size:
-    shape, *others = [t.shape for t in tensors.values()]
+def _broadcast(**shapes: torch.Size) -> torch.Size:
+    shape, *others = shapes.values()
     if all([other == shape for other in others]):
         return shape
     try:
-        return torch.broadcast_shapes(*(t.shape for t in tensors.values()))
+        return torch.broadcast_shapes(*shapes.values())
     except RuntimeError:
-        found = ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items())
-        raise ValueError(f"{', '.join(tensors)}: expected shapes that broadcast, found {found}") from None
+        found = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+        raise ValueError(f"{', '.join(shapes)}: expected shapes that broadcast, found {found}") from None

@@ -30,9 +30,9 @@ def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Sequence
 
 
 def _gradients(x: Tensor, weight: Tensor, needs: Sequence[bool]) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for the gradients of x, weight and bias; of no elements where one is not needed."""
-    gx, gw = room_for(needs[:2], x, weight)
-    return gx, gw, x.new_empty(weight.shape[0] if needs[2] else 0)
+    """Room for the gradients of x, weight and bias; None where one is not needed."""
+    bias = x.new_empty(weight.shape[0]) if needs[2] else None
+    return *room_for(needs[:2], x, weight), bias  # type: ignore[return-value]
 
 
 def _backward(
@@ -46,13 +46,10 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if backends.on_triton(x):
         kernel = backends.kernels("masked_linear")
-        grads = kernel.backward(grad, x, weight, saved, LinearPlan(*plan), activation, needs)  # type: ignore[arg-type]
-        gx, gw, gb = (x.new_empty(0) if g is None else g for g in grads)
-        return gx, gw, gb
-    gx, gw, gb = _gradients(x, weight, needs)
-    outputs = wanted((gx, gw, gb), needs)
-    backends.compiled().masked_linear_backward(grad, x, weight, saved, *plan, activation, *outputs)
-    return gx, gw, gb
+        return kernel.backward(grad, x, weight, saved, LinearPlan(*plan), activation, needs)  # type: ignore[arg-type]
+    room = _gradients(x, weight, needs)
+    backends.compiled().masked_linear_backward(grad, x, weight, saved, *plan, activation, *room)
+    return room
 
 
 def _backward_fake(
@@ -139,11 +136,15 @@ def masked_linear(
         TypeError, ValueError: a dtype, device, shape or degree vector that does not fit.
     """
     name = activation_name(activation)
-    _validate(x, weight, bias, in_degrees, out_degrees)
+    plain = backends.plain(x, weight) if bias is None else backends.plain(x, weight, bias)
+    if not plain:
+        _validate(x, weight, bias)
+    _validate_shapes(x, weight, bias, in_degrees, out_degrees)
     dtype = _check.autocast_dtype(x)
     if dtype is not None:
+        plain = False
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    if backends.choose("masked_linear", x, weight, bias).backend == "reference":
+    if not plain and backends.choose("masked_linear", x, weight, bias).backend == "reference":
         return reference.masked_linear(x, weight, bias, in_degrees, out_degrees, strict=strict, activation=name)
     if plan is None:
         plan = make_plan(in_degrees, out_degrees, strict=strict, device=x.device)
@@ -162,14 +163,18 @@ def masked_linear(
     return y if fused == name else ACTIVATIONS[name](y)
 
 
-def _validate(x: Tensor, weight: Tensor, bias: Tensor | None, in_degrees: Tensor, out_degrees: Tensor) -> None:
+def _validate(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     _check.floating(x, "x")
-    _check.features(x, "x")
     _check.like(weight, "weight", x, "x")
+    if bias is not None:
+        _check.like(bias, "bias", x, "x")
+
+
+def _validate_shapes(x: Tensor, weight: Tensor, bias: Tensor | None, in_degrees: Tensor, out_degrees: Tensor) -> None:
+    _check.features(x, "x")
     if weight.dim() != 2 or weight.shape[1] != x.shape[-1] or weight.shape[0] == 0:
         raise ValueError(f"weight: expected shape (out, {x.shape[-1]}) with out >= 1, found {tuple(weight.shape)}")
     if bias is not None:
-        _check.like(bias, "bias", x, "x")
         _check.shape(bias, "bias", weight.shape[:1])
     _check.degrees(in_degrees, "in_degrees", weight.shape[1])
     _check.degrees(out_degrees, "out_degrees", weight.shape[0])

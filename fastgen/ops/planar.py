@@ -57,8 +57,7 @@ def _backward(
         kernel = backends.kernels("planar")
         return kernel.backward(grad_out, grad_log_det, z, u, w, b, saved, constrain, inverse, needs)
     room = _backward_fake(grad_out, grad_log_det, z, u, w, b, saved, constrain, inverse, needs)
-    outputs = wanted(room, needs)
-    backends.compiled().planar_backward(grad_out, grad_log_det, z, u, w, b, saved, constrain, inverse, *outputs)
+    backends.compiled().planar_backward(grad_out, grad_log_det, z, u, w, b, saved, constrain, inverse, *room)
     return room
 
 
@@ -162,14 +161,19 @@ def planar_inverse(y: Tensor, u: Tensor, w: Tensor, b: Tensor, *, constrain: boo
 
 
 def _run(operation: str, name: str, z: Tensor, u: Tensor, w: Tensor, b: Tensor, constrain: bool) -> tuple[Tensor, Tensor]:
+    inverse = operation == "planar_inverse"
+    if _layers.usual(z, (u, w), (b,)):
+        return _layers_of(z, u, w, b, constrain, inverse)
     z, u, w, b = _check.upcast(z, u, w, b)  # type: ignore[assignment]
     _layers.validate(z, name, {"u": u, "w": w}, {"b": b})
-    inverse = operation == "planar_inverse"
     if backends.choose(operation, z, u, w, b).backend == "reference":
         return _DEFINITIONS[inverse](z, u, w, b, constrain=constrain)
     rows = _layers.matrix(z), _layers.vectors(u), _layers.vectors(w), _layers.numbers(b)
-    if needs_gradients(*rows):
-        out, log_det, _ = apply(_Planar, *rows, constrain, inverse)
-    else:
-        out, log_det, _ = _call(*rows, constrain, inverse, False)
+    out, log_det = _layers_of(*rows, constrain, inverse)
     return (out, log_det) if z.dim() == 2 else (out.view(z.shape), log_det.view(z.shape[:-1]))
+
+
+def _layers_of(z: Tensor, u: Tensor, w: Tensor, b: Tensor, constrain: bool, inverse: bool) -> tuple[Tensor, Tensor]:
+    if needs_gradients(z, u, w, b):
+        return apply(_Planar, z, u, w, b, constrain, inverse)[:2]
+    return _call(z, u, w, b, constrain, inverse, False)[:2]

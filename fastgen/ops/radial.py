@@ -37,8 +37,7 @@ def _backward(
     if backends.on_triton(z):
         return backends.kernels("radial").backward(grad_out, grad_log_det, z, centre, log_alpha, raw_beta, inverse, needs)
     room = _backward_fake(grad_out, grad_log_det, z, centre, log_alpha, raw_beta, inverse, needs)
-    outputs = wanted(room, needs)
-    backends.compiled().radial_backward(grad_out, grad_log_det, z, centre, log_alpha, raw_beta, inverse, *outputs)
+    backends.compiled().radial_backward(grad_out, grad_log_det, z, centre, log_alpha, raw_beta, inverse, *room)
     return room
 
 
@@ -124,9 +123,11 @@ def radial_inverse(y: Tensor, centre: Tensor, log_alpha: Tensor, raw_beta: Tenso
 
 
 def _run(operation: str, name: str, z: Tensor, centre: Tensor, log_alpha: Tensor, raw_beta: Tensor) -> tuple[Tensor, Tensor]:
+    inverse = operation == "radial_inverse"
+    if _layers.usual(z, (centre,), (log_alpha, raw_beta)):
+        return apply(_Radial, z, centre, log_alpha, raw_beta, inverse)
     z, centre, log_alpha, raw_beta = _check.upcast(z, centre, log_alpha, raw_beta)  # type: ignore[assignment]
     _layers.validate(z, name, {"centre": centre}, {"log_alpha": log_alpha, "raw_beta": raw_beta})
-    inverse = operation == "radial_inverse"
     if backends.choose(operation, z, centre, log_alpha, raw_beta).backend == "reference":
         return _DEFINITIONS[inverse](z, centre, log_alpha, raw_beta)
     rows = _layers.matrix(z), _layers.vectors(centre), _layers.numbers(log_alpha), _layers.numbers(raw_beta)

@@ -340,6 +340,8 @@ def _raw(change) -> None:  # type: ignore[no-untyped-def]
         "log_det": w.new_empty(4),
     }
     change(arguments)
+    plan = {k: arguments.pop(k) for k in ("activations", "residuals", "direct")}
+    arguments["plan"] = backends.compiled().NetworkPlan(arguments["plan"], **plan)
     backends.compiled().autoregressive_inverse_forward(**arguments)
 
 

@@ -300,6 +300,8 @@ def _raw(change) -> None:  # type: ignore[no-untyped-def]
         "values": torch.empty_like(values),
     }
     change(arguments)
+    plan = {k: arguments.pop(k) for k in ("activations", "residuals", "direct")}
+    arguments["plan"] = backends.compiled().NetworkPlan(arguments["plan"], **plan)
     backends.compiled().autoregressive_sample(**arguments)
 
 

@@ -234,8 +234,8 @@ def test_opcheck() -> None:
     plan = [t for layer in ops.make_network_plan(net) for t in layer]
     spec = (["relu", "relu", "identity"], [-1, -1, -1], True)
     for save in (False, True):
-        torch.library.opcheck(torch.ops.fastgen.masked_mlp, (x, params, terms, plan, *spec, save))
-    y, saved = torch.ops.fastgen.masked_mlp(x, params, terms, plan, *spec, True)
+        torch.library.opcheck(torch.ops.fastgen.masked_mlp, (x, params, terms, plan, *spec, 2, save))
+    y, saved = torch.ops.fastgen.masked_mlp(x, params, terms, plan, *spec, 2, True)
     for needs in ([True] * 9, [False, False, True] + [False] * 6):
         torch.library.opcheck(torch.ops.fastgen.masked_mlp_backward, (y, x, params, saved, plan, *spec, needs))
 
@@ -316,6 +316,12 @@ def compiled_arguments() -> dict[str, object]:
     )  # fmt: skip
 
 
+def with_plan(arguments: dict[str, object]) -> dict[str, object]:
+    """The arguments of a call, of those of a plan the plan made."""
+    parts = {k: arguments[k] for k in ("plan", "activations", "residuals", "direct")}
+    return {k: v for k, v in arguments.items() if k not in parts} | {"plan": backends.compiled().NetworkPlan(**parts)}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -345,7 +351,7 @@ def test_the_compiled_forward_checks_every_argument(change, message: str) -> Non
     arguments = compiled_arguments()
     change(arguments)
     with pytest.raises((ValueError, TypeError), match=message):
-        backends.compiled().masked_mlp_forward(**arguments)
+        backends.compiled().masked_mlp_forward(**with_plan(arguments))
 
 
 @pytest.mark.parametrize("name", ["grad", "x", "saved", "grad_x", "grad_context", "grad_params"])
@@ -356,6 +362,7 @@ def test_the_compiled_backward_checks_every_tensor(name: str) -> None:
         grad=torch.zeros(5, 14).double(), grad_x=torch.zeros(5, 7).double(), grad_context=torch.zeros(5, 9).double(),
         grad_params=[torch.zeros_like(p) for p in params],  # type: ignore[attr-defined]
     )  # fmt: skip
+    arguments = with_plan(arguments)
     backends.compiled().masked_mlp_backward(**arguments)
     arguments[name] = [torch.zeros(3).double()] * len(params) if name == "grad_params" else torch.zeros(6).double()  # type: ignore[arg-type]
     with pytest.raises((ValueError, TypeError), match="expected"):
