@@ -17,7 +17,7 @@ from fastgen.kernels import _parameter_gradients, _walk
 from fastgen.kernels import masked_autoregressive as kernel
 from fastgen.kernels._launch import Device
 from fastgen.kernels.masked_linear import Tile
-from fastgen.ops.masked_mlp import spec_of
+from fastgen.ops._network import prepare
 from fastgen.reference import ACTIVATIONS, MaskedNetwork, ScaleMap
 
 pytestmark = RUNS_KERNELS
@@ -50,7 +50,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 def _given(net: MaskedNetwork, plan_device: str, form: str, scale_map: ScaleMap) -> tuple:
     """What a kernel is told beside tensors: the plan, and what the network and its map are."""
     plan = [t for layer in ops.make_network_plan(net, plan_device) for t in layer]
-    return plan, *spec_of(net), form == "divide", *scale_map.code
+    return plan, *prepare(net, None, torch.device("cpu"))[1], form == "divide", *scale_map.code
 
 
 class _Block(torch.autograd.Function):
